@@ -173,23 +173,21 @@ def measure_codec(
 
 
 def measure_filter(folder: ModelFolder, name: str, threads: int, repeat: int) -> dict[str, Any]:
-    """A filter of the bundled model, on a clip and frame by frame as after the codec."""
+    """A filter of the bundled model, on a clip and frame by frame."""
     c = folder.config.filters[name]
     f = _C.PostFilter(json.dumps(to_dict(c)), dict(folder.filters[name]), threads)
     rate, frame = folder.config.codec.sample_rate, folder.config.codec.frame_size
-    x, y = (
-        np.random.default_rng(1).standard_normal((2, int(SECONDS * rate))).astype(np.float32) / 10
-    )
+    x = np.random.default_rng(1).standard_normal(int(SECONDS * rate)).astype(np.float32) / 10
     voice = f.voice(x)  # of a filter that hears none: no numbers
-    ms = median(lambda: f.apply(x, y, voice=voice), repeat)
+    ms = median(lambda: f.apply(x, voice=voice), repeat)
     stream, each, parts = f.stream(voice=voice), [], []
     for at in range(0, len(x), frame):
         part = slice(at, at + frame)
-        each.append(timed(lambda part=part: parts.append(stream.push(x[part], y[part]))))
+        each.append(timed(lambda part=part: parts.append(stream.push(x[part]))))
     parts.append(stream.flush())
-    if not np.array_equal(np.concatenate(parts), f.apply(x, y, voice=voice)):
+    if not np.array_equal(np.concatenate(parts), f.apply(x, voice=voice)):
         raise SystemExit("samples of the stream differ from the one-shot call's")
-    ends, block = (c.inputs + 1) * c.bins * c.width, c.width * (2 * c.hidden + c.kernel_size)
+    ends, block = 2 * c.bins * c.width, c.width * (2 * c.hidden + c.kernel_size)
     macs = rate / c.hop * (ends + c.blocks * block)
     return {
         "ms": round(ms, 3),

@@ -16,7 +16,7 @@ namespace {
 constexpr int kChunk = 128;
 
 ConvNeXt::Shape net_shape(const PostFilterConfig& c) {
-  return {c.inputs() * c.bins(), c.width, c.hidden, c.blocks, c.bins(), c.kernel_size};
+  return {c.bins(), c.width, c.hidden, c.blocks, c.bins(), c.kernel_size};
 }
 
 // frames that the network of the voice sees at once (storage/weight_shapes.py)
@@ -52,7 +52,6 @@ PostFilterConfig parse_postfilter_config(std::string_view text) {
   o.integer("kernel_size", c.kernel_size, 1, 63);
   o.integer("lookahead", c.lookahead, 0, 64);
   o.real("log_floor", c.log_floor);
-  o.boolean("answer", c.answer);
   o.integer("voice", c.voice, 0, 16384);
   o.integer("voice_blocks", c.voice_blocks, 1, 64);
   o.done();
@@ -172,7 +171,7 @@ PostFilterStream::PostFilterStream(std::shared_ptr<const PostFilter> filter, flo
   if (!(least_gain >= 0 && least_gain <= 1))
     throw std::invalid_argument("least_gain: expected 0 to 1, got " + number(double{least_gain}));
   const PostFilterConfig& c = filter_->config();
-  for (Buffer<float>& held : held_) held.allocate(c.window);
+  held_.allocate(c.window);
   spectra_.allocate(size_t(c.lookahead) * 2 * c.bins());
   overlap_.allocate(c.window);
   state_.history.allocate(filter_->net_->history_size());
@@ -180,7 +179,7 @@ PostFilterStream::PostFilterStream(std::shared_ptr<const PostFilter> filter, flo
 }
 
 void PostFilterStream::reset() {
-  for (Buffer<float>* b : {&held_[0], &held_[1], &spectra_, &overlap_, &state_.history})
+  for (Buffer<float>* b : {&held_, &spectra_, &overlap_, &state_.history})
     std::fill_n(b->data(), b->size(), 0.0f);
   pending_ = 0;
   pushed_ = given_ = frames_ = 0;
@@ -191,7 +190,7 @@ std::unique_ptr<PostFilterStream> PostFilterStream::fork() const {
   const auto same = [](const Buffer<float>& from, Buffer<float>& to) {
     std::copy_n(from.data(), from.size(), to.data());
   };
-  for (int i = 0; i < kInputs; ++i) same(held_[i], copy->held_[i]);
+  same(held_, copy->held_);
   same(spectra_, copy->spectra_);
   same(overlap_, copy->overlap_);
   same(state_.history, copy->state_.history);
@@ -202,14 +201,11 @@ std::unique_ptr<PostFilterStream> PostFilterStream::fork() const {
   return copy;
 }
 
-void PostFilterStream::push(const float* source, const float* answer, size_t n,
-                            std::vector<float>& out) {
+void PostFilterStream::push(const float* source, size_t n, std::vector<float>& out) {
   check_finite(source, n, "source");
-  if (filter_->config().answer) check_finite(answer, n, "answer");
   pushed_ += int64_t(n);
   const size_t most = size_t(kChunk) * filter_->config().hop;
-  for (size_t at = 0; at < n; at += most)
-    run({source + at, answer + at}, int(std::min(most, n - at)), out);
+  for (size_t at = 0; at < n; at += most) run(source + at, int(std::min(most, n - at)), out);
 }
 
 void PostFilterStream::flush(std::vector<float>& out) {
@@ -220,19 +216,17 @@ void PostFilterStream::flush(std::vector<float>& out) {
   const std::vector<float> silence(size_t(frames * c.hop - wanted));
   const size_t before = out.size();
   const int64_t missing = wanted - given_;
-  run({silence.data(), silence.data()}, int(silence.size()), out);
+  run(silence.data(), int(silence.size()), out);
   out.resize(before + size_t(missing));
   reset();
 }
 
-void PostFilterStream::run(const float* const (&samples)[kInputs], int n, std::vector<float>& out) {
+void PostFilterStream::run(const float* samples, int n, std::vector<float>& out) {
   const PostFilterConfig& c = filter_->config();
   const int total = pending_ + n, frames = total / c.hop, before = c.past() + pending_;
-  for (int i = 0; i < c.inputs(); ++i) {
-    work_[i].reserve(size_t(before) + n);
-    std::copy_n(held_[i].data(), before, work_[i].data());
-    std::copy_n(samples[i], n, work_[i].data() + before);
-  }
+  work_.reserve(size_t(before) + n);
+  std::copy_n(held_.data(), before, work_.data());
+  std::copy_n(samples, n, work_.data() + before);
   if (frames > 0) {
     analyse(frames);
     filter_->net_->run(filter_->pool_, state_, scratch_, features_.data(), frames, gains_.data(),
@@ -240,29 +234,25 @@ void PostFilterStream::run(const float* const (&samples)[kInputs], int n, std::v
     synthesize(frames, out);
   }
   pending_ = total - frames * c.hop;
-  for (int i = 0; i < c.inputs(); ++i)
-    std::copy_n(work_[i].data() + size_t(frames) * c.hop, c.past() + pending_, held_[i].data());
+  std::copy_n(work_.data() + size_t(frames) * c.hop, c.past() + pending_, held_.data());
 }
 
-// work_ -> features_ [frames][inputs][bins], and the source's spectra behind those that wait
+// work_ -> features_ [frames][bins], and spectra behind those that wait
 void PostFilterStream::analyse(int frames) {
   const PostFilter& f = *filter_;
   const PostFilterConfig& c = f.config();
-  const int bins = c.bins(), inputs = c.inputs();
-  const size_t waiting = size_t(c.lookahead) * 2 * bins, each = 2 * size_t(bins) + f.work();
+  const int bins = c.bins();
+  const size_t waiting = size_t(c.lookahead) * 2 * bins, each = f.work();
   waiting_.reserve(waiting + size_t(frames) * 2 * bins);
   std::copy_n(spectra_.data(), waiting, waiting_.data());
-  features_.reserve(size_t(frames) * inputs * bins);
+  features_.reserve(size_t(frames) * bins);
   gains_.reserve(size_t(frames) * bins);
   segments_.reserve(each * frames);
   split(f.pool_, frames, 60 * c.window, [&](int64_t a, int64_t b) {
-    float *own = segments_.data() + a * each, *free = own + 2 * bins;
+    float* free = segments_.data() + a * each;
     for (int64_t t = a; t < b; ++t) {
-      for (int i = 0; i < inputs; ++i) {
-        float* re = i == 0 ? waiting_.data() + waiting + t * 2 * bins : own;
-        f.hear(work_[i].data() + t * c.hop, re, re + bins,
-               features_.data() + (t * inputs + i) * bins, free);
-      }
+      float* re = waiting_.data() + waiting + t * 2 * bins;
+      f.hear(work_.data() + t * c.hop, re, re + bins, features_.data() + t * bins, free);
     }
   });
   std::copy_n(waiting_.data() + size_t(frames) * 2 * bins, waiting, spectra_.data());

@@ -1,6 +1,5 @@
-// The post-filter: a source times the gains that a causal ConvNeXt gives each bin of its spectrum.
-// It hears the source and, where its configuration says so, what the language model made of it; a voice
-// filter also hears whose speech it is to keep. Reference:
+// The filters of clean-up: a source times the gains that a causal ConvNeXt gives each bin of its
+// spectrum. A voice filter also hears whose speech it is to keep. Reference:
 // training/uniaudio_training/models/postfilter.py.
 #pragma once
 
@@ -21,11 +20,9 @@ struct PostFilterConfig {
   int window = 512, hop = 160, width = 160, hidden = 480, blocks = 7, kernel_size = 7;
   int lookahead = 2;  // frames
   float log_floor = 1e-4f;
-  bool answer = true;               // hears the answer, beside the source
   int voice = 0, voice_blocks = 3;  // voice: width of the vector of a voice; 0: hears none
 
   int bins() const { return window / 2 + 1; }
-  int inputs() const { return answer ? 2 : 1; }
   // samples of a window before its newest hop
   int past() const { return window - hop; }
 };
@@ -73,27 +70,26 @@ class PostFilter : public std::enable_shared_from_this<PostFilter> {
   Buffer<float> steady_;  // [hop]: 1 / the sum of the squared windows over a sample
 };
 
-// Sources and answers in, filtered samples out: as many in all as went in. Chunk sizes and thread
-// counts never change a sample. One stream belongs to one thread at a time.
+// A source in, filtered samples out: as many in all as went in. Chunk sizes and thread counts never
+// change a sample. One stream belongs to one thread at a time.
 class PostFilterStream {
  public:
   explicit PostFilterStream(std::shared_ptr<const PostFilter> filter, float least_gain = 0,
                             std::span<const float> vector = {});
 
-  // source, answer [n]; appends the samples that are complete. The answer is not read by a filter that
-  // hears none. std::invalid_argument on NaN or infinity, before anything changes.
-  void push(const float* source, const float* answer, size_t n, std::vector<float>& out);
+  // source [n]; appends the samples that are complete. std::invalid_argument on NaN or infinity, before
+  // anything changes.
+  void push(const float* source, size_t n, std::vector<float>& out);
   // Appends the samples that are still missing and starts a new clip.
   void flush(std::vector<float>& out);
   void reset();
   std::unique_ptr<PostFilterStream> fork() const;
 
  private:
-  static constexpr int kInputs = 2;  // at most: source, answer
   using Norms = std::shared_ptr<const std::vector<ConvNeXt::Norm>>;
 
   PostFilterStream(std::shared_ptr<const PostFilter> filter, float least_gain, Norms norms);
-  void run(const float* const (&samples)[kInputs], int n, std::vector<float>& out);
+  void run(const float* samples, int n, std::vector<float>& out);
   void analyse(int frames);
   void synthesize(int frames, std::vector<float>& out);
 
@@ -103,12 +99,12 @@ class PostFilterStream {
   int pending_ = 0;                 // samples since the newest whole hop
   int64_t pushed_ = 0, given_ = 0;  // samples
   int64_t frames_ = 0;              // that the network has heard
-  Buffer<float> held_[kInputs];     // [past + hop]: the samples before the next frame, and pending
-  Buffer<float> spectra_;           // [lookahead][2][bins]: of the source, not yet filtered
+  Buffer<float> held_;              // [past + hop]: the samples before the next frame, and pending
+  Buffer<float> spectra_;           // [lookahead][2][bins]: not yet filtered
   Buffer<float> overlap_;           // [window]: sums over the next samples
   ConvNeXt::State state_;
   ConvNeXt::Scratch scratch_;
-  Buffer<float> work_[kInputs], segments_, features_, gains_, waiting_, made_;
+  Buffer<float> work_, segments_, features_, gains_, waiting_, made_;
 };
 
 }  // namespace uniaudio

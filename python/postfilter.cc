@@ -23,36 +23,26 @@ Floats voice_vector(const py::object& voice) {
 
 std::span<const float> numbers(const Floats& x) { return {x.data(), size_t(x.size())}; }
 
-// Both are checked, and as long as each other.
-std::pair<Floats, Floats> sounds(const py::object& source, const py::object& answer) {
-  Floats s = samples_argument(source, 1), a = samples_argument(answer, 1);
-  if (s.size() != a.size())
-    throw py::value_error("answer: expected as many samples as the source's " +
-                          std::to_string(s.size()) + ", got " + std::to_string(a.size()));
-  return {std::move(s), std::move(a)};
-}
-
 }  // namespace
 
 void bind_postfilter(py::module_& m) {
   py::class_<Stream> stream(
       m, "PostFilterStream",
-      "Sources and answers in, filtered samples out; concatenated pushes and flush equal apply().");
+      "A source in, filtered samples out; concatenated pushes and flush equal apply().");
   bind_stream(stream);
   stream
       .def(
           "push",
-          [](Stream& s, const py::object& source, const py::object& answer) {
-            const auto [x, y] = sounds(source, answer);
-            const float *from = x.data(), *heard = y.data();
-            const size_t n = size_t(x.size());
+          [](Stream& s, const py::object& source) {
+            const Floats x = samples_argument(source, 1);
+            const std::span<const float> heard = numbers(x);
             std::vector<float> out;
-            s.with([&](PostFilterStream& f) { f.push(from, heard, n, out); });
+            s.with([&](PostFilterStream& f) { f.push(heard.data(), heard.size(), out); });
             return samples_result(out, 1);
           },
-          py::arg("source"), py::arg("answer"),
-          "source and answer float32 [n] -> the samples float32 [m] that are complete.  ValueError "
-          "on NaN, infinity or different lengths; nothing changes then.")
+          py::arg("source"),
+          "source float32 [n] -> the samples float32 [m] that are complete.  ValueError on NaN or "
+          "infinity; nothing changes then.")
       .def(
           "flush",
           [](Stream& s) {
@@ -74,25 +64,21 @@ void bind_postfilter(py::module_& m) {
            py::arg("config_json"), py::arg("weights"), py::arg("threads"))
       .def(
           "apply",
-          [](const PostFilter& f, const py::object& source, const py::object& answer,
-             float least_gain, const py::object& voice) {
-            const auto [x, y] = sounds(source, answer);
-            const Floats v = voice_vector(voice);
-            const std::span<const float> vector = numbers(v);
-            const float *from = x.data(), *heard = y.data();
-            const size_t n = size_t(x.size());
+          [](const PostFilter& f, const py::object& source, float least_gain,
+             const py::object& voice) {
+            const Floats x = samples_argument(source, 1), v = voice_vector(voice);
+            const std::span<const float> heard = numbers(x), vector = numbers(v);
             std::vector<float> out;
             {
               const WithoutGil release;
               const auto stream = f.stream(least_gain, vector);
-              stream->push(from, heard, n, out);
+              stream->push(heard.data(), heard.size(), out);
               stream->flush(out);
             }
             return samples_result(out, 1);
           },
-          py::arg("source"), py::arg("answer"), py::arg("least_gain") = 0.0f,
-          py::arg("voice") = py::none(),
-          "source and answer float32 [N] -> the filtered source float32 [N].  Its gains are "
+          py::arg("source"), py::arg("least_gain") = 0.0f, py::arg("voice") = py::none(),
+          "source float32 [N] -> the filtered source float32 [N].  Its gains are "
           "between least_gain and 1.  voice: the vector float32 [V] of the voice to keep.  "
           "ValueError when least_gain is not in 0 to 1, or the vector of another size.")
       .def(

@@ -189,12 +189,6 @@ class Model:
             raise InputError(f"model {self.config.name} has no {task.filter}; choose another model")
         return found
 
-    def answers(self, task: Task, options: Mapping[str, Any]) -> bool:
-        """Whether the language model answers a request with these options. It need not where a
-        filter that does without makes the result.
-        """
-        return not options.get("postfilter") or self.config.filters[task.filter].answer
-
     def prefix(self, shared: Prefix) -> Prefill:
         """The work of reading ``shared`` [T, K] into a session that others are forked from.
 

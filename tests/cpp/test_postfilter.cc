@@ -57,11 +57,10 @@ std::vector<float> voice_of(const PostFilter& f) {
   return f.voice(x.data(), x.size());
 }
 
-std::vector<float> whole(const PostFilter& f, const std::vector<float>& x,
-                         const std::vector<float>& y, float least_gain = 0) {
+std::vector<float> whole(const PostFilter& f, const std::vector<float>& x, float least_gain = 0) {
   std::vector<float> out;
   const auto stream = f.stream(least_gain, voice_of(f));
-  stream->push(x.data(), y.data(), x.size(), out);
+  stream->push(x.data(), x.size(), out);
   stream->flush(out);
   return out;
 }
@@ -72,23 +71,23 @@ TEST(pieces_threads_and_copies_change_nothing) {
   for (const char* json : kConfigs) {
     const Net net(json);
     for (size_t n : {size_t(0), size_t(1), size_t(63), size_t(5000)}) {
-      const std::vector<float> x = noise(n, 1), y = noise(n, 2);
+      const std::vector<float> x = noise(n, 1);
       const auto one = net.filter(1), three = net.filter(3);
-      const std::vector<float> expected = whole(*one, x, y);
+      const std::vector<float> expected = whole(*one, x);
       CHECK(expected.size() == n);
-      CHECK(whole(*three, x, y) == expected);
+      CHECK(whole(*three, x) == expected);
       check::Random random(n);
       const auto stream = three->stream(0, voice_of(*one));
       std::vector<float> got;
       for (size_t at = 0; at < n;) {
         const size_t m = std::min(n - at, size_t(random.below(200)));
-        stream->push(x.data() + at, y.data() + at, m, got);
+        stream->push(x.data() + at, m, got);
         at += m;
         CHECK(int64_t(got.size()) >= int64_t(at) - three->delay() - net.config.hop);
         if (random.below(9) == 0) {
           std::vector<float> rest = got;
           const auto copy = stream->fork();
-          copy->push(x.data() + at, y.data() + at, n - at, rest);
+          copy->push(x.data() + at, n - at, rest);
           copy->flush(rest);
           CHECK(rest == expected);
         }
@@ -96,7 +95,7 @@ TEST(pieces_threads_and_copies_change_nothing) {
       stream->flush(got);
       CHECK(got == expected);
       got.clear();  // the next clip
-      stream->push(x.data(), y.data(), n, got);
+      stream->push(x.data(), n, got);
       stream->flush(got);
       CHECK(got == expected);
     }
@@ -104,10 +103,10 @@ TEST(pieces_threads_and_copies_change_nothing) {
 }
 
 TEST(a_least_gain_mixes_the_source_in) {
-  const std::vector<float> x = noise(700, 1), y = noise(700, 2);
+  const std::vector<float> x = noise(700, 1);
   for (const char* json : kConfigs) {
     const auto filter = Net(json).filter(2);
-    const std::vector<float> filtered = whole(*filter, x, y), mixed = whole(*filter, x, y, 0.25f);
+    const std::vector<float> filtered = whole(*filter, x), mixed = whole(*filter, x, 0.25f);
     for (size_t i = 0; i < x.size(); ++i)
       CHECK(std::abs(mixed[i] - (0.75f * filtered[i] + 0.25f * x[i])) < 1e-5f);
     for (float wrong : {-0.1f, 1.1f, std::numeric_limits<float>::quiet_NaN()})
@@ -133,29 +132,27 @@ TEST(a_voice_is_a_vector_of_finite_numbers) {
 TEST(hostile_input_changes_nothing) {
   const Net net(kConfigs[0]);
   const auto filter = net.filter(1);
-  const std::vector<float> x = noise(900, 1), y = noise(900, 2);
-  std::vector<float> bad = y, got;
+  const std::vector<float> x = noise(900, 1);
+  std::vector<float> bad = x, got;
   const auto stream = filter->stream();
-  stream->push(x.data(), y.data(), 500, got);
+  stream->push(x.data(), 500, got);
   for (float value :
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     bad[700] = value;
     const std::vector<float> before = got;
-    CHECK_THROWS(std::invalid_argument, stream->push(x.data() + 500, bad.data() + 500, 400, got),
-                 "expected finite samples");
-    CHECK_THROWS(std::invalid_argument, stream->push(bad.data() + 500, y.data() + 500, 400, got),
+    CHECK_THROWS(std::invalid_argument, stream->push(bad.data() + 500, 400, got),
                  "expected finite samples");
     CHECK(got == before);
   }
-  stream->push(x.data() + 500, y.data() + 500, 400, got);
+  stream->push(x.data() + 500, 400, got);
   stream->flush(got);
-  CHECK(got == whole(*filter, x, y));
+  CHECK(got == whole(*filter, x));
 }
 
 TEST(configurations_and_weights_that_do_not_fit) {
   for (const char* json : {R"({"window": 63})", R"({"hop": 400})", R"({"hop": 0})",
                            R"({"blocks": 0})", R"({"log_floor": 0})", R"({"kernel": 3})",
-                           R"({"voice": -1})", R"({"voice_blocks": 0})", "[]", "{"})
+                           R"({"voice": -1})", R"({"voice_blocks": 0})", R"({"answer": true})", "[]", "{"})
     CHECK_THROWS(std::invalid_argument, parse_postfilter_config(json), "");
   const Net net(kConfigs[0]);
   PostFilterConfig other = net.config;

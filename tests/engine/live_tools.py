@@ -47,11 +47,12 @@ def speech(seconds: float, seed: int = 0, db: float = -24.0) -> np.ndarray:
 
 
 VOICE = Audio(speech(1.5, 5), RATE)
+# Of the language model's answers; filters are in test_postfilter.py.
 TASK_INPUTS: dict[str, dict[str, Any]] = {
-    "se": {},
-    "sd": {},
+    "se": {"postfilter": 0},
+    "sd": {"postfilter": 0},
     "vc": {"voice": VOICE},
-    "tse": {"voice": VOICE},
+    "tse": {"voice": VOICE, "postfilter": 0},
     "polish": {"instruction": "add a bell"},
 }
 

@@ -99,10 +99,9 @@ def test_at_a_known_level_live_is_the_offline_answer(
 @pytest.mark.parametrize("task", TASK_INPUTS)
 def test_sessions_follow_each_other_without_a_seam(engine: Engine, task: str) -> None:
     x = speech(27.0, 4, -30.0)
-    own = {"postfilter": 0} if engine.task(task).postfilter else {}
-    with opened(engine, task, **own) as live:
+    with opened(engine, task) as live:
         y = pushed(live, x, [1600])
-    inputs = {"seed": 5, **TASK_INPUTS[task], **own}
+    inputs = {"seed": 5, **TASK_INPUTS[task]}
     assert np.array_equal(y, whole(engine, task, x, 600, 200, **inputs))
 
 
@@ -125,13 +124,13 @@ def test_latency_is_as_declared(short: Engine, task: str, rate: int) -> None:
         assert live.latency_seconds == live.latency / rate
 
 
-def test_the_bundled_model_waits_200_ms_and_for_its_post_filter() -> None:
+def test_the_bundled_models_filters_wait_less_than_its_language_model() -> None:
     engine = Engine.from_pretrained()
     for task, own, samples in (
-        ("se", {}, 3872),
+        ("se", {}, 992),
         ("se", {"postfilter": 0}, 3200),
         ("vc", {}, 3200),
-        ("tse", {}, 1088),  # its filter needs no answer of the model
+        ("tse", {}, 1088),
     ):
         voice = {"voice": engine.voices()[0]} if task in ("vc", "tse") else {}
         with engine.open(task, **voice, **own) as live:

@@ -23,11 +23,12 @@ from uniaudio_engine._C import PostFilter
 from uniaudio_engine.audio.level import gain_to
 from uniaudio_engine.request.memory import run_bytes
 from uniaudio_engine.request.plan import make_plan
+from uniaudio_engine.storage.codec_int8 import to_int8
 from uniaudio_engine.storage.config import ConfigError, ModelConfig, PostFilterConfig, to_dict
 from uniaudio_engine.storage.folder import load_folder
 from uniaudio_engine.storage.folder_writing import add_postfilter
 from uniaudio_engine.storage.postfilter_config import FILTERS
-from uniaudio_engine.storage.tensors import from_bfloat16
+from uniaudio_engine.storage.tensors import from_bfloat16, save_tensors
 from uniaudio_engine.storage.weight_shapes import postfilter_shapes
 
 SHAPES = [
@@ -38,8 +39,7 @@ SHAPES = [
     PostFilterConfig(window=14, hop=3, width=8, hidden=9, blocks=1, kernel_size=63),
     VOICE_FILTER,
     PostFilterConfig(window=64, hop=20, width=8, hidden=9, blocks=1, voice=5, voice_blocks=2),
-    dataclasses.replace(POSTFILTER, answer=False),
-    dataclasses.replace(VOICE_FILTER, answer=False, lookahead=1),
+    dataclasses.replace(VOICE_FILTER, lookahead=1),
 ]
 VOICE = (speech(2.0, 9), RATE)
 CLEAN_UP = {"se": {}, "sd": {}, "tse": {"prompt": VOICE}}
@@ -61,9 +61,8 @@ def core(c: PostFilterConfig, weights: dict[str, np.ndarray], threads: int = 1) 
     return PostFilter(json.dumps(to_dict(c)), weights, threads)
 
 
-def sounds(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    x = np.random.default_rng(seed).standard_normal((2, n)).astype(np.float32) * 0.1
-    return x[0], x[1]
+def noise(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(n).astype(np.float32) * 0.1
 
 
 @pytest.mark.parametrize("c", SHAPES, ids=lambda c: f"{c.window}/{c.hop}")
@@ -72,14 +71,14 @@ def test_core_is_the_reference(c: PostFilterConfig, n: int) -> None:
     weights = sharp(c)
     model = Reference(c).eval()
     model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
-    x, y = sounds(n)
+    x = noise(n)
     f, voice = core(c, weights), speech(0.7, 5)
-    made = f.apply(x, y, voice=vector_of(f))
+    made = f.apply(x, voice=vector_of(f))
     assert made.dtype == np.float32 and made.shape == (n,)
     if n:
         with torch.no_grad():
             heard = torch.from_numpy(voice)[None] if c.voice else None
-            expected = model(torch.from_numpy(x)[None], torch.from_numpy(y)[None], heard)[0].numpy()
+            expected = model(torch.from_numpy(x)[None], heard)[0].numpy()
         assert np.abs(made - expected).max() < 2e-6
         assert np.abs(made - x).max() > 1e-3  # it did something
 
@@ -88,8 +87,8 @@ def test_gains_of_one_give_the_source_back() -> None:
     weights = sharp(POSTFILTER)
     weights["net.output.weight"][:] = 0
     weights["net.output.bias"][:] = 40
-    x, y = sounds(9000)
-    assert np.abs(core(POSTFILTER, weights).apply(x, y) - x).max() < 2e-7
+    x = noise(9000)
+    assert np.abs(core(POSTFILTER, weights).apply(x) - x).max() < 2e-7
 
 
 @pytest.mark.parametrize("c", [s for s in SHAPES if s.voice], ids=lambda c: f"{c.window}")
@@ -108,8 +107,8 @@ def test_the_vector_of_a_voice_is_the_references(c: PostFilterConfig, n: int) ->
 
 def test_another_voice_is_another_sound() -> None:
     f = core(VOICE_FILTER, sharp(VOICE_FILTER))
-    x, y = sounds(9000)
-    one, other = (f.apply(x, y, voice=vector_of(f, seed=s)) for s in (1, 2))
+    x = noise(9000)
+    one, other = (f.apply(x, voice=vector_of(f, seed=s)) for s in (1, 2))
     assert np.abs(one - other).max() > 1e-4
 
 
@@ -122,7 +121,7 @@ def test_a_vector_has_the_filters_size(size: int) -> None:
     assert len(plain.voice(speech(0.5, 1))) == 0
     if size:
         with pytest.raises(ValueError, match=f"voice: expected a vector of 0 numbers, got {size}"):
-            plain.apply(*sounds(10), voice=np.zeros(size, np.float32))
+            plain.apply(noise(10), voice=np.zeros(size, np.float32))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -140,16 +139,16 @@ def test_a_voice_is_finite(bad: float) -> None:
 @pytest.mark.parametrize("least", [0.1, 0.5, 1.0])
 def test_a_least_gain_mixes_the_source_in(c: PostFilterConfig, least: float) -> None:
     f = core(c, sharp(c))
-    x, y = sounds(3000)
+    x = noise(3000)
     voice = vector_of(f)
-    expected = (1 - least) * f.apply(x, y, voice=voice) + least * x
-    assert np.abs(f.apply(x, y, least, voice) - expected).max() < 1e-6
+    expected = (1 - least) * f.apply(x, voice=voice) + least * x
+    assert np.abs(f.apply(x, least, voice) - expected).max() < 1e-6
 
 
 @pytest.mark.parametrize("least", [-0.01, 1.01, np.nan, np.inf])
 def test_a_least_gain_is_a_share(least: float) -> None:
     f = core(POSTFILTER, sharp(POSTFILTER))
-    for make in (f.stream, lambda g: f.apply(*sounds(10), g)):
+    for make in (f.stream, lambda g: f.apply(noise(10), g)):
         with pytest.raises(ValueError, match="least_gain: expected 0 to 1, got"):
             make(least)
 
@@ -166,51 +165,42 @@ def test_no_splitting_changes_a_sample(
     c: PostFilterConfig, n: int, sizes: list[int], threads: int, least: float
 ) -> None:
     weights = sharp(c)
-    x, y = sounds(n, 3)
+    x = noise(n, 3)
     f = core(c, weights, threads)
     voice = vector_of(f)
-    whole = core(c, weights).apply(x, y, least, voice)
+    whole = core(c, weights).apply(x, least, voice)
     stream, parts, at, i = f.stream(least, voice), [], 0, 0
     sizes = [*sizes, 777]
     while at < n:
         size = sizes[i % len(sizes)]
-        parts.append(stream.push(x[at : at + size], y[at : at + size]))
+        parts.append(stream.push(x[at : at + size]))
         at, i = at + size, i + 1
         given_out = sum(map(len, parts))
         assert given_out >= min(at, n) - f.delay - c.hop  # no sample waits longer
         if i == 2:  # the copy goes on as the stream does
             copy, before = stream.fork(), list(parts)
-            rest = [copy.push(x[at:], y[at:]), copy.flush()]
+            rest = [copy.push(x[at:]), copy.flush()]
             assert np.array_equal(np.concatenate([*before, *rest]), whole)
     parts.append(stream.flush())
     assert np.array_equal(np.concatenate(parts), whole)
-    assert np.array_equal(np.concatenate([stream.push(x, y), stream.flush()]), whole)  # a new clip
+    assert np.array_equal(np.concatenate([stream.push(x), stream.flush()]), whole)  # a new clip
 
 
 def test_bad_sounds_are_refused_and_change_nothing() -> None:
     f = core(POSTFILTER, sharp(POSTFILTER))
-    x, y = sounds(3000)
+    x = noise(3000)
     stream = f.stream()
-    first = stream.push(x[:1000], y[:1000])
-    broken = y[1000:].copy()
+    first = stream.push(x[:1000])
+    broken = x[1000:].copy()
     broken[7] = np.nan
-    for source, answer, why in (
-        (x[1000:], broken, "answer: expected finite samples"),
-        (broken, y[1000:], "source: expected finite samples"),
-        (x[1000:], y[1000:1500], "as many samples as the source's 2000, got 500"),
-        (np.zeros((2, 5), np.float32), y[:5], "expected float32"),
+    for source, why in (
+        (broken, "source: expected finite samples"),
+        (np.zeros((2, 5), np.float32), "expected float32"),
     ):
         with pytest.raises(ValueError, match=why):
-            stream.push(source, answer)
-    rest = stream.push(x[1000:], y[1000:])
-    assert np.array_equal(np.concatenate((first, rest, stream.flush())), f.apply(x, y))
-
-
-def test_a_filter_without_the_answer_does_not_read_it() -> None:
-    c = dataclasses.replace(POSTFILTER, answer=False)
-    f = core(c, sharp(c))
-    x, y = sounds(3000)
-    assert np.array_equal(f.apply(x, y), f.apply(x, np.full_like(x, np.nan)))
+            stream.push(source)
+    rest = stream.push(x[1000:])
+    assert np.array_equal(np.concatenate((first, rest, stream.flush())), f.apply(x))
 
 
 @pytest.mark.parametrize(
@@ -255,25 +245,44 @@ def test_the_source_comes_back_filtered(engine: Engine, task: str, seconds: floa
     own = engine.generate(task, postfilter=0, **inputs)
     made = engine.generate(task, **inputs)
     assert made.meta["postfilter"] == 1 and own.meta["postfilter"] == 0
+    assert made.meta["frames"] == 0 and own.meta["frames"]
+    assert made.meta["seconds"] == len(x) / RATE
     assert len(made.samples) == len(own.samples) == len(x)
     assert not np.array_equal(made.samples, own.samples)
     if seconds < 10:  # one window: the filter of the whole, at the level that the model hears
-        gain = gain_to(x, RATE, engine.model.config.source_level(task))
-        c, voice = POSTFILTER, None
-        if "prompt" in inputs:
-            c = VOICE_FILTER
-            codes = engine.encode_voice(VOICE).codes[: engine.config.lm.num_codebooks]
+        gain = np.float32(gain_to(x, RATE, engine.model.config.source_level(task)))
+        c, voice = VOICE_FILTER if "prompt" in inputs else POSTFILTER, None
         f = core(c, random_weights(postfilter_shapes(c), 3))
         if c.voice:
+            codes = engine.encode_voice(VOICE).codes[: engine.config.lm.num_codebooks]
             voice = f.voice(engine.model.codec.decode(codes))
-        for limit, least in ((100.0, 0.0), (20.0, 0.1), (6.0, 10**-0.3)):
-            heard_by_it = x * np.float32(gain), own.samples * np.float32(gain)
-            expected = f.apply(*heard_by_it, least, voice) / gain
+        for limit, least in ((100.0, 1e-5), (20.0, 0.1), (6.0, 10**-0.3)):
+            expected = f.apply(x * gain, least, voice) / gain
             heard = engine.generate(task, attenuation_limit=limit, **inputs).samples
             assert np.abs(heard - expected).max() < 1e-3  # weights in bfloat16
             assert np.array_equal(heard, made.samples) == (limit == 20)
         same = engine.generate(task, attenuation_limit=0, **inputs).samples
         assert np.abs(same - x).max() < 1e-5
+
+
+@pytest.mark.parametrize("task", CLEAN_UP)
+@pytest.mark.parametrize("seconds", [1.3, 27.0])
+def test_the_language_model_rests(
+    engine: Engine, task: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = {**CLEAN_UP[task], "source": (speech(seconds, 2), RATE), "seed": 4}
+    if "prompt" in inputs:
+        inputs["prompt"] = engine.encode_voice(inputs["prompt"])
+
+    def not_now(*_: Any, **__: Any) -> None:
+        raise AssertionError("the language model was asked")
+
+    model = engine.model
+    for part, name in ((model, "prefix"), (model.audio, "encode"), (model.semantic, "encode")):
+        monkeypatch.setattr(part, name, not_now)
+    made = engine.generate(task, **inputs)
+    both = engine.generate_batch([inputs, inputs], task)
+    assert all(np.array_equal(one.samples, made.samples) for one in both)
 
 
 @pytest.mark.parametrize("task", CLEAN_UP)
@@ -289,8 +298,7 @@ def test_streams_are_the_whole(engine: Engine, task: str, chunks: list[int]) -> 
     assert [c.start for c in parts] == np.cumsum(
         [0, *(len(c.samples) for c in parts[:-1])]
     ).tolist()
-    codes = np.concatenate([c.codes for c in parts])
-    assert len(codes) == -(-len(x) // 320)
+    assert all(c.codes.shape == (0, engine.layout.num_codebooks) for c in parts)
 
 
 def test_silence_stays_silence(engine: Engine) -> None:
@@ -298,10 +306,29 @@ def test_silence_stays_silence(engine: Engine) -> None:
     assert not made.samples.any()
 
 
-def test_a_live_stream_waits_for_the_filter(engine: Engine) -> None:
-    for task, more in CLEAN_UP.items():
-        with engine.open(task, **more) as live, engine.open(task, postfilter=0, **more) as own:
-            assert live.latency == own.latency + POSTFILTER.delay
+@pytest.mark.parametrize("task", CLEAN_UP)
+def test_a_live_filter_waits_for_itself_alone(engine: Engine, task: str) -> None:
+    x, more = speech(1.5, 2), {**CLEAN_UP[task], "seed": 4}
+    with engine.open(task, **more) as live:
+        assert live.latency == engine.config.codec.frame_size + POSTFILTER.delay
+        whole = np.concatenate([live.push(x), live.flush()])
+        parts = [live.push(x[at : at + 333]) for at in range(0, len(x), 333)]
+        assert np.array_equal(np.concatenate([*parts, live.flush()]), whole)
+        assert len(whole) == len(x) and live.meta["frames"] == 0
+        live.push(x)
+        live.cancel()
+        live.reset()
+        assert np.array_equal(np.concatenate([live.push(x), live.flush()]), whole)
+    with engine.open(task, postfilter=0, **more) as own:
+        assert own.latency > live.latency
+
+
+@pytest.mark.parametrize("task", CLEAN_UP)
+def test_a_loud_live_source_is_not_clipped_at_the_models_level(engine: Engine, task: str) -> None:
+    x = np.clip(speech(1.0, 2) * 30, -1, 1)
+    with engine.open(task, attenuation_limit=0, level=-60.0, **CLEAN_UP[task]) as live:
+        made = np.concatenate([live.push(x), live.flush()])
+    assert np.abs(made - x).max() < 1e-5
 
 
 def test_a_live_stream_hears_the_voice(engine: Engine) -> None:
@@ -328,89 +355,39 @@ def test_models_without_a_filter_have_no_such_option(folder: Path, tmp_path: Pat
             engine.model.filter_of(engine.model.task(task))
 
 
-# Filters that need no answer
-
-
-@pytest.fixture(scope="module")
-def unanswered(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """An engine whose filters do without the language model's answer."""
-    copy = tmp_path_factory.mktemp("models") / "unanswered"
-    shutil.copytree(folder, copy)
-    for c in (POSTFILTER, VOICE_FILTER):
-        c = dataclasses.replace(c, answer=False)
-        add_postfilter(copy, c, random_weights(postfilter_shapes(c), 3))
-    return Engine.from_pretrained(copy, dtype="float32", threads=1)
-
-
-@pytest.mark.parametrize("task", CLEAN_UP)
-@pytest.mark.parametrize("seconds", [0.01, 1.3, 27.0])
-def test_the_language_model_rests(
-    unanswered: Engine, task: str, seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = speech(seconds, 2)
-    inputs = {**CLEAN_UP[task], "source": (x, RATE), "seed": 4}
-    own = unanswered.generate(task, postfilter=0, **inputs)
-    assert own.meta["frames"]
-    if "prompt" in inputs:
-        inputs["prompt"] = unanswered.encode_voice(inputs["prompt"])
-
-    def not_now(*_: Any, **__: Any) -> None:
-        raise AssertionError("the language model was asked")
-
-    model = unanswered.model
-    for part, name in ((model, "prefix"), (model.audio, "encode"), (model.semantic, "encode")):
-        monkeypatch.setattr(part, name, not_now)
-    made = unanswered.generate(task, **inputs)
-    assert made.meta["frames"] == 0 and made.meta["seconds"] == len(x) / RATE
-    assert len(made.samples) == len(x) and not np.array_equal(made.samples, own.samples)
-    for chunks in ([1], [3, 50], [5000]):
-        with unanswered.stream(task, chunk_frames=chunks, **inputs) as stream:
-            parts = list(stream)
-        assert np.array_equal(np.concatenate([c.samples for c in parts]), made.samples)
-        assert all(len(c.samples) for c in parts[:-1])
-        assert all(c.codes.shape == (0, model.layout.num_codebooks) for c in parts)
-    both = unanswered.generate_batch([inputs, inputs], task)
-    assert all(np.array_equal(one.samples, made.samples) for one in both)
-
-
-@pytest.mark.parametrize("task", CLEAN_UP)
-def test_it_is_the_filter_of_the_source(unanswered: Engine, task: str) -> None:
-    x, c = speech(1.3, 2), VOICE_FILTER if task == "tse" else POSTFILTER
-    c = dataclasses.replace(c, answer=False)
-    f, voice = core(c, random_weights(postfilter_shapes(c), 3)), None
-    if c.voice:
-        codes = unanswered.encode_voice(VOICE).codes[: unanswered.config.lm.num_codebooks]
-        voice = f.voice(unanswered.model.codec.decode(codes))
-    gain = np.float32(gain_to(x, RATE, unanswered.config.source_level(task)))
-    made = unanswered.generate(task, attenuation_limit=100, source=(x, RATE), **CLEAN_UP[task])
-    expected = f.apply(x * gain, x, 1e-5, voice) / gain
-    assert np.abs(made.samples - expected).max() < 1e-3  # weights in bfloat16
-
-
-@pytest.mark.parametrize("task", CLEAN_UP)
-def test_a_live_filter_waits_for_itself_alone(unanswered: Engine, task: str) -> None:
-    x, more = speech(1.5, 2), {**CLEAN_UP[task], "seed": 4}
-    with unanswered.open(task, **more) as live:
-        assert live.latency == unanswered.config.codec.frame_size + POSTFILTER.delay
-        whole = np.concatenate([live.push(x), live.flush()])
-        parts = [live.push(x[at : at + 333]) for at in range(0, len(x), 333)]
-        assert np.array_equal(np.concatenate([*parts, live.flush()]), whole)
-        assert len(whole) == len(x) and live.meta["frames"] == 0
-        live.push(x)
-        live.cancel()
-        live.reset()
-        assert np.array_equal(np.concatenate([live.push(x), live.flush()]), whole)
-    with unanswered.open(task, postfilter=0, **more) as own:
-        assert own.latency > live.latency
-
-
-def test_it_takes_no_session(unanswered: Engine) -> None:
+def test_a_filter_takes_no_session(engine: Engine) -> None:
     source = speech(0.5, 2), RATE
     few, many = (
-        run_bytes(unanswered.model, make_plan(unanswered.model, "se", {"source": source, **own}))
+        run_bytes(engine.model, make_plan(engine.model, "se", {"source": source, **own}))
         for own in ({}, {"postfilter": 0})
     )
     assert 0 < few < many
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_a_filter_of_before_does_without_the_answer(
+    folder: Path, tmp_path: Path, dtype: str
+) -> None:
+    """It also heard the language model; it is what it was when that was silent."""
+    copy, c = tmp_path / "older", POSTFILTER
+    shutil.copytree(folder, copy)
+    wide = postfilter_shapes(c) | {"net.input.weight": (c.width, 2 * c.bins)}
+    weights = random_weights(wide, 3)
+    file = copy / "postfilter.safetensors"
+    tensors = to_int8(weights) if dtype == "int8" else weights
+    save_tensors(file, tensors, rounded=set(weights) if dtype == "bfloat16" else set())
+    config = json.loads((copy / "config.json").read_text())
+    config["postfilter"]["answer"] = True
+    (copy / "config.json").write_text(json.dumps(config))
+    x = noise(3000)
+    made = core(c, load_folder(copy).filters["postfilter"]).apply(x)
+    silence = np.full(c.bins, 0.25 * np.log(c.log_floor) + 1.25, np.float32)
+    heard, answer = np.split(weights["net.input.weight"], 2, axis=1)
+    weights["net.input.weight"] = np.ascontiguousarray(heard)
+    weights["net.input.bias"] = weights["net.input.bias"] + answer @ silence
+    tolerance = 1e-6 if dtype == "float32" else 0.02
+    assert np.abs(made - core(c, weights).apply(x)).max() < tolerance
+    assert len(Engine.from_pretrained(copy, threads=1).enhance((x, RATE), seed=1).samples) == 3000
 
 
 @pytest.mark.parametrize("name", FILTERS)

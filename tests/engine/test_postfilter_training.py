@@ -1,4 +1,4 @@
-"""The post-filter's answers, training and bundling, on a tiny model and artificial sounds."""
+"""Training and bundling the filters of clean-up, on a tiny model and artificial sounds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import joint
-from joint import POSTFILTER, make_joint_model, without_filter
+from joint import POSTFILTER, VOICE_FILTER, make_joint_model
 from live_tools import speech
 from uniaudio_training import bundle
 from uniaudio_training.checkpoints import load_postfilter
@@ -22,8 +21,8 @@ from uniaudio_training.corpus.reading import CorpusError, open_corpus
 from uniaudio_training.corpus.schema import SAMPLE_RATE, Label, Track
 from uniaudio_training.corpus.shards import write_shard
 from uniaudio_training.models.postfilter import PostFilter
-from uniaudio_training.postfilter import answers, train_postfilter
-from uniaudio_training.postfilter.mixtures import TwoVoices, through_codec, voices_of
+from uniaudio_training.postfilter import train_postfilter
+from uniaudio_training.postfilter.mixtures import NoisySpeech, TwoVoices, through_codec, voices_of
 from uniaudio_training.postfilter.train_postfilter import (
     Pair,
     PostFilterSettings,
@@ -37,9 +36,7 @@ from uniaudio_training.settings import ConfigError
 
 from uniaudio_engine import Engine
 from uniaudio_engine.audio.level import level_db
-from uniaudio_engine.storage.postfilter_config import PostFilterConfig
 
-VOICE_FILTER = dataclasses.replace(joint.VOICE_FILTER, answer=False)
 SECONDS = 2.0
 
 
@@ -50,22 +47,14 @@ def pcm(x: np.ndarray) -> np.ndarray:
 def shard(
     folder: Path, task: str, split: str, clips: int, seed: int, seconds: float = SECONDS
 ) -> None:
-    """Clips of a harmonic sound; their sources have noise as loud as it."""
+    """Clips of a harmonic sound by two speakers in turn."""
     folder.mkdir(exist_ok=True)
     sounds, labels, at = [], [], 0
     for i in range(clips):
-        rng = np.random.default_rng((seed, i))
-        clean = speech(seconds, seed + i)
-        noisy = clean + 0.05 * rng.standard_normal(len(clean)).astype(np.float32)
-        tracks = {}
-        roles = {"target": clean}
-        if task in ("se", "sd"):
-            roles["source"] = noisy
-        for role, x in roles.items():
-            sounds.append(pcm(x))
-            tracks[role] = Track(at, len(x), "words", f"speaker{i % 2}")
-            at += len(x)
-        labels.append(Label(f"{task}-{split}-0000-{i:04d}", task, split, tracks))
+        sounds.append(pcm(speech(seconds, seed + i)))
+        track = Track(at, len(sounds[-1]), "words", f"speaker{i % 2}")
+        at += len(sounds[-1])
+        labels.append(Label(f"{task}-{split}-0000-{i:04d}", task, split, {"target": track}))
     write_shard(folder / f"{task}-{split}-0000.jsonl", np.concatenate(sounds), labels)
 
 
@@ -75,18 +64,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    """A corpus, and in ``answers`` what the model says to it."""
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    shard(folder / "corpus", "se", "train", 6, 10)
-    shard(folder / "corpus", "se", "valid", 2, 20)
     shard(folder / "corpus", "tts", "train", 4, 30)
-    shard(folder / "corpus", "sd", "train", 3, 50)
-    shard(folder / "corpus", "sd", "valid", 2, 60)
     shard(folder / "corpus", "tts", "valid", 4, 70)
     shard(folder / "corpus", "t2s", "train", 2, 80)
-    made = ["--model", str(model), "--corpus", str(folder / "corpus"), "--hours", "se=1,sd=1"]
-    assert answers.main([*made, "--out", str(folder / "answers")]) == 0
     return folder
 
 
@@ -94,7 +76,7 @@ def small(folder: Path, **more: object) -> PostFilterSettings:
     return PostFilterSettings(
         **{  # type: ignore[arg-type]
             "postfilter": POSTFILTER,
-            "data": (str(folder / "answers"),),
+            "speech": (str(folder / "corpus"),),
             "steps": 40,
             "batch": 4,
             "seconds": 0.5,
@@ -103,72 +85,6 @@ def small(folder: Path, **more: object) -> PostFilterSettings:
             **more,
         }
     )
-
-
-def test_answers_are_the_models_own(data: Path, model: Path) -> None:
-    clips = answers.read_answers(data / "answers", "train")
-    assert [c.task for c in clips] == ["sd"] * 3 + ["se"] * 6
-    engine = Engine.from_pretrained(model, threads=1)
-    corpus = open_corpus(data / "corpus")
-    examples = [e for task in ("sd", "se") for e in corpus[task, "train"]]
-    for clip, example in zip(clips, examples, strict=True):
-        assert clip.level == engine.model.config.source_level(clip.task)
-        assert np.array_equal(clip.rows[0], example.pcm("source"))
-        assert np.array_equal(clip.rows[2], example.pcm("target"))
-        own = engine.generate(clip.task, **answers.request(engine, clip.task, example))
-        assert own.meta["postfilter"] == 0
-        assert np.abs(clip.rows[1].astype(int) - pcm(own.samples)).max() <= 1  # rounded
-
-
-def test_a_model_without_a_post_filter_answers_the_same(
-    data: Path, model: Path, tmp_path: Path
-) -> None:
-    bare = without_filter(model, tmp_path / "bare")
-    made = ["--model", str(bare), "--corpus", str(data / "corpus"), "--hours", "se=1"]
-    assert answers.main([*made, "--splits", "valid", "--out", str(tmp_path / "answers")]) == 0
-    for one, other in zip(
-        answers.read_answers(tmp_path / "answers", "valid"),
-        answers.read_answers(data / "answers", "valid")[2:],  # of se
-        strict=True,
-    ):
-        assert np.array_equal(one.rows, other.rows)
-
-
-def test_answers_resume(data: Path, model: Path, tmp_path: Path) -> None:
-    made = ["--model", str(model), "--corpus", str(data / "corpus"), "--hours", "se=1"]
-    out = tmp_path / "answers"
-    assert answers.main([*made, "--splits", "valid", "--out", str(out)]) == 0
-    (kept,) = out.glob("*.json")
-    before = kept.stat().st_mtime_ns
-    assert answers.main([*made, "--out", str(out)]) == 0
-    assert kept.stat().st_mtime_ns == before and len(list(out.glob("*.json"))) == 2
-
-
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        (["--hours", "tts=1"], "--hours: expected se, sd, got 'tts'"),
-        (["--hours", "se"], "not enough values"),
-        (["--corpus", "nowhere"], "nowhere"),
-    ],
-)
-def test_wrong_requests_get_one_line(
-    argv: list[str],
-    said: str,
-    data: Path,
-    model: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    base = ["--model", str(model), "--corpus", str(data / "corpus"), "--out", str(tmp_path / "out")]
-    assert answers.main([*base, *argv]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
-
-
-def test_no_answers(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no answers of the split train"):
-        answers.read_answers(tmp_path, "train")
 
 
 def test_what_is_missing_counts_more() -> None:
@@ -185,7 +101,7 @@ def test_training_takes_noise_away_and_the_model_uses_it(
     data: Path, model: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    train_postfilter.train(small(data, steps=250), run, "cpu")
+    train_postfilter.train(small(data, steps=250, snr=(0.0, 10.0), rooms=0.0), run, "cpu")
     folder = tmp_path / "folder"
     assert bundle.main(["--base", str(model), "--out", str(folder)]) == 0  # no LM: no filter
     for path in model.iterdir():
@@ -208,23 +124,41 @@ def test_training_takes_noise_away_and_the_model_uses_it(
 
 def test_mixtures_are_made_anew(data: Path, tmp_path: Path) -> None:
     arithmetic = Arithmetic(torch.device("cpu"), torch.float32)
-    s = small(data, mixed=1.0, speech=(str(data / "corpus"),), snr=(0.0, 0.0))
+    s = small(data, snr=(0.0, 0.0), rooms=0.0)
     batch = train_postfilter.PostFilterTrainer(s, arithmetic).batch(np.random.default_rng(3))
-    assert not batch.answer.any()
     noise = batch.source - batch.target
     for x, n in zip(batch.target, noise, strict=True):
         snr = 10 * torch.log10(x.square().sum() / n.square().sum())
         assert abs(float(snr)) < 0.5
         level = level_db((x + n).numpy(), 16000)
         assert level is not None and -31 < level < -17
-    with pytest.raises(ConfigError, match="speech: expected corpora for mixed"):
-        small(data, mixed=0.5).check()
+
+
+def test_some_speech_is_in_a_room(data: Path) -> None:
+    corpus = open_corpus(data / "corpus")
+    speech_ = [corpus["tts", "train"]]
+    rng = np.random.default_rng(3)
+    quieter = []
+    for _ in range(12):
+        m = NoisySpeech(speech_, [], (10.0, 10.0), rooms=1.0).draw(rng, 12000, 0)
+        assert m.source.shape == m.target.shape == (12000,) and not len(m.voice)
+        # In the pauses of the target the source still sounds.
+        pauses = np.abs(m.target) < 0.02 * np.abs(m.target).max()
+        quieter.append(np.abs(m.target[pauses]).mean() / np.abs(m.source[pauses]).mean())
+    assert np.median(quieter) < 0.5
+    shares = []
+    for rooms in (0.0, 0.5):
+        drawn = [
+            NoisySpeech(speech_, [], (90.0, 90.0), rooms).draw(rng, 6000, 0) for _ in range(40)
+        ]
+        far = [np.abs(m.source - m.target).max() > 0.05 * np.abs(m.target).max() for m in drawn]
+        shares.append(np.mean(far))
+    assert shares[0] == 0 and 0.2 < shares[1] < 0.8
 
 
 def of_voices(folder: Path, **more: object) -> PostFilterSettings:
-    corpus = str(folder / "corpus")
-    mixed = {"postfilter": VOICE_FILTER, "mixed": 1.0, "data": ()}
-    return small(folder, speech=(corpus,), noises=(corpus,), **{**mixed, **more})
+    both = {"postfilter": VOICE_FILTER, "noises": (str(folder / "corpus"),)}
+    return small(folder, **{**both, **more})
 
 
 def test_two_voices_are_mixed(data: Path, model: Path) -> None:
@@ -257,22 +191,17 @@ def test_two_voices_are_mixed(data: Path, model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("postfilter", "wrong", "said"),
+    ("wrong", "said"),
     [
-        (POSTFILTER, {"voice_steps": 1}, "voice_steps: expected 0 without a voice, got 1"),
-        (VOICE_FILTER, {"mixed": 0.5}, "mixed: expected 1 with a voice, got 0.5"),
-        (
-            dataclasses.replace(VOICE_FILTER, answer=True),
-            {},
-            "postfilter.answer: expected false with a voice, got True",
-        ),
+        ({"voice_steps": 1}, "voice_steps: expected 0 without a voice, got 1"),
+        ({"speech": ()}, "speech: expected corpora, got"),
+        ({"rooms": 1.5}, "rooms: expected 0 to 1, got 1.5"),
+        ({"snr": (5.0, 0.0)}, "snr: expected lowest and highest"),
     ],
 )
-def test_a_voice_filter_learns_from_mixtures_alone(
-    data: Path, postfilter: PostFilterConfig, wrong: dict[str, object], said: str
-) -> None:
+def test_settings_that_do_not_fit(data: Path, wrong: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        of_voices(data, **{"postfilter": postfilter, **wrong}).check()
+        small(data, **wrong).check()
 
 
 def test_corpora_may_have_the_same_ids(data: Path, model: Path, tmp_path: Path) -> None:
@@ -342,7 +271,7 @@ def test_halves_have_as_much_sound(tmp_path: Path) -> None:
 
 def test_speech_of_no_corpus(data: Path, tmp_path: Path) -> None:
     shard(tmp_path / "valid", "tts", "valid", 2, 1)
-    s = small(data, mixed=1.0, speech=(str(tmp_path / "valid"),))
+    s = small(data, speech=(str(tmp_path / "valid"),))
     with pytest.raises(CorpusError, match="no tts of the split train"):
         train_postfilter.train(s, tmp_path / "x", "cpu")
 
@@ -454,8 +383,7 @@ def test_the_losses_are_those_of_complex_spectra() -> None:
 
 def test_a_voice_filter_begins_as_the_filter_of_clean_up(data: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
-    unanswered = dataclasses.replace(POSTFILTER, answer=False)
-    train_postfilter.train(small(data, postfilter=unanswered, steps=3), first, "cpu")
+    train_postfilter.train(small(data, steps=3), first, "cpu")
     still = {"steps": 1, "lr": 0.0, "matrix_lr": 0.0, "weight_decay": 0.0}
     s = of_voices(data, init=str(first), **still)
     train_postfilter.train(s, tmp_path / "second", "cpu")
@@ -469,26 +397,6 @@ def test_a_voice_filter_begins_as_the_filter_of_clean_up(data: Path, tmp_path: P
         f"net.blocks.{i}.depthwise.weight" for i in range(VOICE_FILTER.blocks)
     }
     assert all(torch.equal(c[k], b[k]) for k in c if c[k].shape == b[k].shape)
-
-
-def test_a_filter_without_the_answer_goes_on_from_one_with_it(data: Path, tmp_path: Path) -> None:
-    """As if the answer were silence."""
-    train_postfilter.train(small(data, steps=3), tmp_path / "first", "cpu")
-    config = dataclasses.replace(POSTFILTER, answer=False)
-    still = {"steps": 1, "lr": 0.0, "matrix_lr": 0.0, "weight_decay": 0.0}
-    s = small(data, postfilter=config, init=str(tmp_path / "first"), **still)
-    train_postfilter.train(s, tmp_path / "second", "cpu")
-    x = torch.randn(2, 1, 3000) * 0.1
-    made = []
-    for run in ("first", "second"):
-        c, weights = load_postfilter(tmp_path / run)
-        network = PostFilter(c)
-        network.load_state_dict(weights)
-        with torch.no_grad():
-            made.append([network(x[0], answer) for answer in (0 * x[0], x[1])])
-    (silent, said), (one, other) = made
-    assert torch.equal(one, other) and not torch.equal(silent, said)
-    assert (one - silent).abs().max() < 1e-6
 
 
 def test_a_run_goes_on_from_another(data: Path, tmp_path: Path) -> None:
@@ -511,7 +419,7 @@ def test_a_run_goes_on_from_another(data: Path, tmp_path: Path) -> None:
         models[-1].load_state_dict(weights)
     x = torch.from_numpy(speech(1.0, 3))[None]
     with torch.no_grad():
-        assert torch.allclose(models[0](x, x), models[1](x, x), atol=1e-6)
+        assert torch.allclose(models[0](x), models[1](x), atol=1e-6)
     other = dataclasses.replace(POSTFILTER, width=8)
     with pytest.raises(ConfigError, match="init: expected a filter of the shape of postfilter"):
         train_postfilter.train(

@@ -18,7 +18,6 @@ COMMANDS = {
     "corpus": ("corpus.make", "make, convert, check or show corpora"),
     "tokenize": ("lm.tokenize", "convert corpus shards to token shards"),
     "captions": ("lm.caption_tokenizer", "train the caption tokenizer"),
-    "answers": ("postfilter.answers", "let a model answer a corpus, for its post-filter"),
     "plan": ("plan", "memory, time and data rates of an LM run on a cluster"),
     "bundle": ("bundle", "build a model folder from finished runs"),
     "evaluate": ("evaluate.command", "evaluate a model folder, a codec run or semantic units"),
@@ -51,7 +50,7 @@ TRAINERS = {
     "postfilter": (
         "postfilter.train_postfilter",
         "PostFilterSettings",
-        "the post-filter of clean-up, on a model's answers",
+        "a filter of clean-up, or the one that keeps a voice",
     ),
 }
 

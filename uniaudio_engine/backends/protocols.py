@@ -172,12 +172,12 @@ class WordSession(Session, Protocol):
 
 
 class PostFilterStream(Protocol):
-    """Sources and their answers in, filtered samples out."""
+    """A source in, filtered samples out."""
 
-    def push(self, source: ArrayLike, answer: ArrayLike) -> Samples:
-        """source, answer float32 [n] -> the samples that are complete.
+    def push(self, source: ArrayLike) -> Samples:
+        """source float32 [n] -> the samples that are complete.
 
-        An error for NaN, infinity and different lengths; nothing has then changed.
+        An error for NaN and infinity; nothing has then changed.
         """
 
     def flush(self) -> Samples:
@@ -188,7 +188,7 @@ class PostFilterStream(Protocol):
 
 
 class PostFilter(Protocol):
-    """Filters a source by what a model made of it.  Immutable; shared by threads."""
+    """Filters a source.  Immutable; shared by threads."""
 
     @property
     def delay(self) -> int:

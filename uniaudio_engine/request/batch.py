@@ -142,7 +142,7 @@ def decode_frames(
     for piece, parts in pieces:
         out.append(decoding.begin(piece))
         if not plan.answered:
-            out.append(decoding.skip(piece.frames))
+            out.append(decoding.filter(piece.frames))
         for frames in parts:
             for part in sizes.slices(len(frames)):
                 out.append(decoding.push(model.layout.frames_to_codes(frames[part])))

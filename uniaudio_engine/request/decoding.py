@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..audio.level import scaled
 from ..model import Model
 from .plan import Piece, Plan
-from .postfilter import source_filter
+from .postfilter import filter_stream
 from .sequence import Ids
 from .windows import Joiner
 
@@ -26,7 +26,7 @@ _LOUD = 0.003  # RMS (-50 dBFS); speech must not break off above it
 class Decoding:
     """Frames in, samples out, fitted to the source as the plan's task says.
 
-    Call ``head`` once, ``begin`` for each piece and ``push`` for its frames, or ``skip`` where it is
+    Call ``head`` once, ``begin`` for each piece and ``push`` for its frames, or ``filter`` where it is
     not answered, then ``flush``.
     """
 
@@ -40,9 +40,10 @@ class Decoding:
         self._edit: list[Ids] = []
         self._pieces = 0
         self._gain = 1.0 if plan.source is None else plan.source.gain
-        self._filter = source_filter(model, plan)
+        self._filter = filter_stream(model, plan)
+        self._unfiltered = np.zeros(0, np.float32)
         if self._filter is not None and plan.windows is None:
-            self._filter.hear(scaled(self._source, self._gain))
+            self._unfiltered = scaled(self._source, self._gain)
         self._joiner: Joiner | None = None
         if plan.windows is not None:
             self._joiner = Joiner(plan.windows.overlap, model.sample_rate)
@@ -66,7 +67,7 @@ class Decoding:
         self._joiner.begin(piece.window)
         self._left, self._gain = len(piece.window.samples), piece.window.gain
         if self._filter is not None:
-            self._filter.hear(scaled(piece.window.samples, self._gain))
+            self._unfiltered = scaled(piece.window.samples, self._gain)
         return ended
 
     def _pause(self) -> Samples:
@@ -85,30 +86,32 @@ class Decoding:
             return self._nothing
         return self._fitted(self._decoder.push(np.ascontiguousarray(codes.T)))
 
-    def skip(self, frames: int) -> Samples:
-        """The samples that ``frames`` more complete without an answer; of a filter that needs none."""
-        return self._fitted(np.zeros(frames * self.model.config.codec.frame_size, np.float32))
+    def filter(self, frames: int) -> Samples:
+        """The samples that are complete once the filter has heard ``frames`` more of the source."""
+        assert self._filter is not None
+        n = frames * self.model.config.codec.frame_size
+        heard, self._unfiltered = self._unfiltered[:n], self._unfiltered[n:]
+        return self._levelled(self._filter.push(heard))
 
     def flush(self) -> Samples:
         """The remaining samples."""
         if self.finish == "span":
             return self._pasted()
-        rest = self._fitted(self._decoder.flush(), last=True)
+        if self._filter is not None:
+            return self._levelled(self._filter.flush())
+        rest = self._fitted(self._decoder.flush())
         spoken = self.plan.task.length == "durations" and not self.finish
         return _ending_quietly(rest, self.model.sample_rate) if spoken else rest
 
-    def _fitted(self, samples: Samples, last: bool = False) -> Samples:
-        """Decoded samples, or the source filtered by them, at the source's level and not more than
-        its own.
-        """
+    def _fitted(self, samples: Samples) -> Samples:
+        """Decoded samples at the source's level, and not more than it has."""
         samples = np.clip(samples, -1.0, 1.0)
         if self._left is not None:
             samples = samples[..., : self._left]
             self._left -= samples.shape[-1]
-        if self._filter is not None:
-            samples = self._filter.push(samples)
-            if last:
-                samples = np.concatenate((samples, self._filter.flush()))
+        return self._levelled(samples)
+
+    def _levelled(self, samples: Samples) -> Samples:
         samples = np.clip(scaled(samples, 1 / self._gain), -1.0, 1.0)
         return samples if self._joiner is None else self._joiner.push(samples)
 

@@ -25,10 +25,10 @@ from ..audio.resampling import Resampler, check_rate
 from ..audio.sound import Audio
 from ..errors import InputError, shown
 from ..model import Model
-from .live_answers import Answers, ModelAnswers, Silence
+from .live_answers import Answers, Filtered, ModelAnswers
 from .options import Option
 from .plan import make_plan
-from .postfilter import source_filter
+from .postfilter import filter_stream
 from .tasks import Input, Task
 
 Samples = NDArray[np.float32]
@@ -72,8 +72,12 @@ class Live:
         self._model, self._plan = model, plan
         self._into = Resampler(self.sample_rate, rate)
         self._out = Resampler(rate, self.sample_rate)
-        self._answers: Answers = ModelAnswers(model, plan, spec) if plan.answered else Silence()
-        self._filter = source_filter(model, plan)
+        stream = filter_stream(model, plan)
+        self._answers: Answers = (
+            ModelAnswers(model, plan, spec)
+            if stream is None
+            else Filtered(stream, model.filter_of(plan.task).delay)
+        )
         self._level = None if fixed is None else float(fixed)
         self._busy = threading.Lock()
         self._closed = self._cancelled = self._over = False
@@ -83,12 +87,11 @@ class Live:
     @property
     def latency(self) -> int:
         """Samples between the input and the output of a sample, at most: a frame, what the encoders
-        and the rows look ahead, what the decoder and the post-filter hold back, and the filters of
-        other rates.
+        and the rows look ahead, what the decoder or the filter of clean-up holds back, and the filters
+        of other rates.
         """
         model_rate, rate = self._model.sample_rate, self.sample_rate
         waits = self._model.config.codec.frame_size + self._answers.wait
-        waits += 0 if self._filter is None else self._filter.delay
         if rate == model_rate:
             return waits
         waits += self._out.lookahead
@@ -120,8 +123,6 @@ class Live:
                 self._begin()
             parts = list(self._hear(self._into.flush(), last=True))
             if not self._cancelled:
-                if self._filter is not None:
-                    parts.append(self._out.push(self._at_own_level(self._filter.flush())))
                 parts.append(self._out.flush())
             self._over = True
             return self._join(iter(parts))
@@ -182,14 +183,11 @@ class Live:
             model.sample_rate, frame, model.config.source_level(self._plan.task.name), self._level
         )
         self._gains = np.zeros(0)  # of samples that were heard and not yet returned
-        self._unanswered = 0  # samples that were heard and not yet answered
         self._frame = np.zeros(0, np.float32)  # the beginning of the next one
         self._received = self._returned = 0  # samples at the caller's rate
         self._compute, self._over = 0.0, False
         for part in (self._into, self._out, self._answers):
             part.reset()
-        if self._filter is not None:
-            self._filter.reset()
 
     def _hear(self, samples: Samples, last: bool = False) -> Iterator[Samples]:
         """Samples at the model's rate -> those of the result, frame by frame."""
@@ -217,23 +215,12 @@ class Live:
     def _levelled(self, frame: Samples) -> Samples:
         gains = self._gain.push(frame)
         self._gains = np.concatenate((self._gains, gains))
-        self._unanswered += len(frame)
-        levelled = scaled(frame, gains)
-        if self._filter is not None:
-            self._filter.hear(levelled)
-        return levelled
+        return scaled(frame, gains)
 
     def _fitted(self, samples: Samples) -> Samples:
-        """Decoded samples, or the source filtered by them, at the source's level and not more than
-        its own.
-        """
-        samples = np.clip(samples[: self._unanswered], -1.0, 1.0)  # the last frame may be too long
-        self._unanswered -= len(samples)
-        return self._at_own_level(samples if self._filter is None else self._filter.push(samples))
-
-    def _at_own_level(self, samples: Samples) -> Samples:
-        n = len(samples)
-        gains, self._gains = self._gains[:n], self._gains[n:]
+        """Answers at the source's level, and not more than it has."""
+        samples = samples[: len(self._gains)]  # the last frame may be too long
+        gains, self._gains = self._gains[: len(samples)], self._gains[len(samples) :]
         return np.clip(scaled(samples, 1 / gains), -1.0, 1.0)
 
     def _join(self, parts: Iterator[Samples]) -> Samples:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.protocols import Session
+from ..backends.protocols import PostFilterStream, Session
 from ..errors import InputError
 from ..model import Model
 from .aligned import LOOKAHEAD
@@ -55,21 +55,27 @@ class Answers(Protocol):
         """Free the sessions."""
 
 
-class Silence:
-    """For a filter that hears the source alone: the language model does not run."""
+class Filtered:
+    """The source itself, filtered; the language model does not run."""
 
-    wait = frames = 0
+    frames = 0
+
+    def __init__(self, stream: PostFilterStream, delay: int) -> None:
+        self._stream, self.wait = stream, delay
 
     def push(self, frame: Samples) -> Iterator[Samples]:
-        yield np.zeros_like(frame)
+        yield self._stream.push(frame)
 
     def flush(self) -> Iterator[Samples]:
-        yield np.zeros(0, np.float32)
+        yield self._stream.flush()
 
     def reset(self) -> None:
+        self._stream.reset()
+
+    def cancel(self) -> None:
         pass
 
-    cancel = free = reset
+    free = cancel
 
 
 class ModelAnswers:
@@ -94,7 +100,7 @@ class ModelAnswers:
 
     def flush(self) -> Iterator[Samples]:
         yield from self._answered(self._rows.flush())
-        yield self._decoder.flush()
+        yield np.clip(self._decoder.flush(), -1.0, 1.0)
 
     def _answered(self, rows: Ids) -> Iterator[Samples]:
         """Aligned rows [n, S] -> the samples of their frames."""
@@ -103,7 +109,7 @@ class ModelAnswers:
             if frame is None:
                 return
             codes = self._layout.frames_to_codes(frame)
-            yield self._decoder.push(np.ascontiguousarray(codes.T))
+            yield np.clip(self._decoder.push(np.ascontiguousarray(codes.T)), -1.0, 1.0)
 
     def reset(self) -> None:
         for part in (self._rows, self._frames, self._decoder):

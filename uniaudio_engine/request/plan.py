@@ -184,7 +184,7 @@ def make_plan(model: Model, task_name: str, request: Mapping[str, Any]) -> Plan:
     )
     meta: dict[str, Any] = {"notes": []}
     flush_after = read_flush_after(given.pop("flush_after", FLUSH_AFTER))
-    answered = model.answers(task, options)
+    answered = not options.get("postfilter")
     inputs = read_inputs(model, task, given, meta, answered)
     pieces: Iterable[Piece]
     if not answered:

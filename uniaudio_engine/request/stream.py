@@ -92,7 +92,7 @@ def audio_chunks(
             position += samples.shape[-1]
         for made in _piece_frames(model, plan, piece, sizes):
             if isinstance(made, int):
-                samples, codes = decoding.skip(made), no_codes
+                samples, codes = decoding.filter(made), no_codes
             elif isinstance(made, np.ndarray):
                 codes = model.layout.frames_to_codes(made)
                 samples = decoding.push(codes)

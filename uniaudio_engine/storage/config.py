@@ -168,6 +168,9 @@ class ModelConfig:
             data = json.loads(text)
         except (json.JSONDecodeError, RecursionError) as e:
             raise ConfigError(f"config.json is not valid JSON: {e}") from None
+        for name in FILTERS if isinstance(data, dict) else ():
+            if isinstance(data.get(name), dict):  # of before: whether it hears the model's answer
+                data[name].pop("answer", None)
         config = from_dict(ModelConfig, data, "config")
         config.check()
         return config

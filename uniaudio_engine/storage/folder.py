@@ -31,7 +31,7 @@ from ..request.tasks import HEARD
 from .codec_int8 import from_int8
 from .config import CodecConfig, ConfigError, ModelConfig
 from .opening import read_regular
-from .postfilter_config import FILTERS
+from .postfilter_config import FILTERS, PostFilterConfig
 from .tensors import (
     Tensors,
     all_finite,
@@ -178,10 +178,7 @@ def load_described(folder: Path) -> ModelFolder:
     texts = _read_text(folder / "lexicon.txt"), _read_bytes(folder / "text.model")
     encoder = folder / "speaker.onnx"
     filters = {  # small, and run by the core on every backend
-        name: from_int8(
-            load_weights(folder / f"{name}.safetensors", postfilter_shapes(c), quantized=in_codec)
-        )
-        for name, c in config.filters.items()
+        name: _load_filter(folder / f"{name}.safetensors", c) for name, c in config.filters.items()
     }
     return ModelFolder(
         folder,
@@ -243,6 +240,28 @@ def load_codec(path: Path, config: CodecConfig, mapped: bool = False) -> Tensors
     if mapped:  # what was read to widen it
         drop_pages(stored)
     return made
+
+
+def _load_filter(file: Path, config: PostFilterConfig) -> Tensors:
+    """The weights of a filter. One of before, which also heard the language model's answer, becomes
+    what it was with a silent one.
+    """
+    shapes, first = postfilter_shapes(config), "net.input.weight"
+    older = shapes | {first: (config.width, 2 * config.bins)}
+    try:
+        tensors = from_int8(load_weights(file, older, quantized=in_codec))
+    except InputError:
+        return from_int8(load_weights(file, shapes, quantized=in_codec))
+    tensors = {
+        name: from_bfloat16(x) if x.dtype == np.uint16 else np.asarray(x, np.float32)
+        for name, x in tensors.items()
+    }
+    heard, answer = np.split(tensors[first], 2, axis=1)
+    tensors[first] = np.ascontiguousarray(heard)
+    tensors["net.input.bias"] = tensors["net.input.bias"] + answer.sum(1) * np.float32(
+        config.silence
+    )
+    return tensors
 
 
 def load_weights(

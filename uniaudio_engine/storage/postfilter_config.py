@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .json_config import require, require_within
@@ -11,12 +12,11 @@ FILTERS = ("postfilter", "voice_filter")  # of tasks without a voice, and of tho
 
 @dataclass(frozen=True)
 class PostFilterConfig:
-    """A post-filter: the gains of a source's spectrum, from it and, with ``answer``, from the model's.
+    """A filter of clean-up: gains of a source's spectrum.
 
     Its frames have ``window`` samples every ``hop`` samples. A causal ConvNeXt of ``blocks`` blocks
-    (``width``, ``hidden``, ``kernel_size`` frames) hears a frame of both ``lookahead`` frames early.
-    ``log_floor``: added to magnitudes before their logarithm. Without ``answer`` the language model
-    need not answer.
+    (``width``, ``hidden``, ``kernel_size`` frames) hears a frame ``lookahead`` frames early.
+    ``log_floor``: added to magnitudes before their logarithm.
 
     ``voice`` above 0: it is told whose speech to keep. A second ConvNeXt of that width and
     ``voice_blocks`` blocks hears a recording of the voice; the mean of its frames, a vector of that
@@ -31,7 +31,6 @@ class PostFilterConfig:
     kernel_size: int = 7
     lookahead: int = 2
     log_floor: float = 1e-4
-    answer: bool = True
     voice: int = 0
     voice_blocks: int = 3
 
@@ -40,9 +39,9 @@ class PostFilterConfig:
         return self.window // 2 + 1
 
     @property
-    def inputs(self) -> int:
-        """Spectra that it hears at a time: of the source, and of the answer."""
-        return 1 + self.answer
+    def silence(self) -> float:
+        """What the networks hear of a bin without sound."""
+        return 0.25 * math.log(self.log_floor) + 1.25
 
     @property
     def delay(self) -> int:

@@ -131,7 +131,7 @@ def codec_shapes(c: CodecConfig) -> Shapes:
 def postfilter_shapes(c: PostFilterConfig) -> Shapes:
     """Tensors of ``postfilter.safetensors`` and ``voice_filter.safetensors``."""
     shapes: Shapes = {}
-    _convnext(shapes, "net", c.inputs * c.bins, c.width, c.hidden, c.blocks, c.bins, c.kernel_size)
+    _convnext(shapes, "net", c.bins, c.width, c.hidden, c.blocks, c.bins, c.kernel_size)
     if c.voice:
         _convnext(
             shapes, "voice", c.bins, c.voice, 2 * c.voice, c.voice_blocks, c.voice, VOICE_KERNEL

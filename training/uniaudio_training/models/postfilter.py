@@ -1,16 +1,13 @@
-"""The post-filter in torch: gains of a source's spectrum, from it and from the model's answer.
+"""The filters in torch: gains of a source's spectrum.
 
-A generated answer is clean and says who speaks when, but loses words that the source still has. The
-source times gains keeps them. A mask of a spectrum is the oldest way to clean speech; what is new
-here is one of its two inputs. A filter that is to keep one voice of several also hears a recording of
-it, whose vector modulates the network.
+A mask of a spectrum is the oldest way to clean speech. A generated answer sounds cleaner, but loses
+words that the source still has. A filter that is to keep one voice of several also hears a recording
+of it, whose vector modulates the network.
 
 B batch, N samples, T frames, F bins, V numbers of a voice's vector.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +20,7 @@ from .spectral import ConvNeXt
 
 
 class PostFilter(nn.Module):
-    """Source and answer [B, N] -> the filtered source [B, N]."""
+    """Source [B, N] -> the filtered source [B, N]."""
 
     window: Tensor
 
@@ -31,7 +28,7 @@ class PostFilter(nn.Module):
         super().__init__()
         config.check()
         self.config = c = config
-        self.net = ConvNeXt(c.inputs * c.bins, c.width, c.hidden, c.blocks, c.bins, c.kernel_size)
+        self.net = ConvNeXt(c.bins, c.width, c.hidden, c.blocks, c.bins, c.kernel_size)
         if c.voice:
             self.voice = ConvNeXt(
                 c.bins, c.voice, 2 * c.voice, c.voice_blocks, c.voice, VOICE_KERNEL
@@ -62,31 +59,24 @@ class PostFilter(nn.Module):
         """Spectra [B, T, F] of a voice -> what stands for it [B, V]."""
         return self.voice(self.logs(voice)).float().mean(1)
 
-    @property
-    def silence(self) -> float:
-        """What ``logs`` makes of silence."""
-        return 0.25 * math.log(self.config.log_floor) + 1.25
-
-    def gains(self, source: Tensor, answer: Tensor, vector: Tensor | None = None) -> Tensor:
+    def gains(self, source: Tensor, vector: Tensor | None = None) -> Tensor:
         """Spectra [B, T, F] -> gains [B, T, F] in 0 to 1, without a limit of the attenuation.
 
-        ``answer`` is not used by a filter that hears none. ``vector`` [B, V]: of the voice to keep,
-        for a filter that hears one.
+        ``vector`` [B, V]: of the voice to keep, for a filter that hears one.
         """
         c = self.config
-        heard = [self.logs(x) for x in (source, answer)[: c.inputs]]
-        x = F.pad(torch.cat(heard, -1), (0, 0, 0, c.lookahead), value=self.silence)
+        x = F.pad(self.logs(source), (0, 0, 0, c.lookahead), value=c.silence)
         factors = None
         if vector is not None:
             factors = self.modulation(vector).float().view(-1, c.blocks + 1, 2, c.width)
         return self.net(x, factors)[:, c.lookahead :].float().sigmoid()
 
-    def forward(self, source: Tensor, answer: Tensor, voice: Tensor | None = None) -> Tensor:
+    def forward(self, source: Tensor, voice: Tensor | None = None) -> Tensor:
         """``voice`` [B, n]: samples of the voice to keep, for a filter that hears one."""
         c, n = self.config, source.shape[1]
         x = self.spectrum(source)
         vector = None if voice is None else self.vector(self.spectrum(voice))
-        y = torch.fft.irfft(x * self.gains(x, self.spectrum(answer), vector), n=c.window, dim=-1)
+        y = torch.fft.irfft(x * self.gains(x, vector), n=c.window, dim=-1)
         y = y * self.window * (c.window / 4.0)
         total = (y.shape[1] - 1) * c.hop + c.window
         added, envelope = (

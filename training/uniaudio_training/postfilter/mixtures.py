@@ -1,4 +1,4 @@
-"""What a post-filter learns from besides answers: speech that is mixed anew for each crop."""
+"""What the filters learn from: speech that is mixed anew for each crop."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ LEVEL_DB = 6.0  # of random gain, either way
 _LEAST_HALF = 0.7  # seconds of sound, of a recording whose speaker is not known
 _SOUND_DB = -35.0  # of a frame below the loudest, from which on it is sound
 _FRAME = SAMPLE_RATE // 50  # samples
+_BEFORE = SAMPLE_RATE  # samples, of speech in a room before a crop
+_NOISY_ROOMS = 0.25  # share of rooms with noise
 _ALIKE = 0.75  # share of mixtures of one corpus
 _MOST_HEARD = 5 * SAMPLE_RATE  # samples of a recording that says what a voice sounds like
 _PROMPTS = 24  # recordings of a speaker that are used as the voice to keep
@@ -47,23 +49,35 @@ class Mixtures(Protocol):
 
 
 class NoisySpeech:
-    """Recordings with noise over them, at signal-to-noise ratios between two limits in dB."""
+    """Recordings with noise over them, at signal-to-noise ratios between two limits in dB, or in a
+    simulated room; ``rooms``: the share of those. In a quarter of the rooms there is noise, too.
+    """
 
     def __init__(
-        self, speech: Sequence[Examples], sounds: Sequence[Examples], snr: tuple[float, float]
+        self,
+        speech: Sequence[Examples],
+        sounds: Sequence[Examples],
+        snr: tuple[float, float],
+        rooms: float,
     ) -> None:
-        self.materials, self.snr = [Material(s, sounds) for s in speech], snr
+        self.materials, self.snr, self.rooms = [Material(s, sounds) for s in speech], snr, rooms
         self.shares = _shares([len(m.by) for m in self.materials])
 
     def draw(self, rng: np.random.Generator, samples: int, voice: int) -> Mixture:
         material = self.materials[int(rng.choice(len(self.materials), p=self.shares))]
         example = material.draw(rng)
-        clean = _crop(rng, example.audio(), samples)
-        noise, _, _ = material.noise(rng, samples, example.track().speaker)
-        target, source = degrade.mix_at(clean, noise, rng.uniform(*self.snr))
-        rows = np.stack([source, target]).astype(np.float32) / np.float32(32767)
-        rows *= np.float32(gain_to(rows[0], SAMPLE_RATE, _level(rng)))
-        return Mixture(rows[0], rows[1], np.zeros(0, np.float32))
+        in_room = rng.random() < self.rooms
+        before = _BEFORE * in_room  # what was said before still sounds
+        target = _crop(rng, example.audio(), samples + before)
+        source: Floats = target
+        if in_room:
+            both = degrade.reverberate(target, degrade.room(rng))
+            target, source = (x[before:] / np.float32(32767) for x in both)
+        if not in_room or rng.random() < _NOISY_ROOMS:
+            noise, _, _ = material.noise(rng, samples, example.track().speaker)
+            source = source + _at(noise.astype(np.float32), target, rng.uniform(*self.snr))
+        gain = np.float32(gain_to(source, SAMPLE_RATE, _level(rng)))
+        return Mixture(source * gain, target * gain, np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True)

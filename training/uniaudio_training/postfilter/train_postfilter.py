@@ -1,8 +1,8 @@
-"""Trains the post-filter on a model's answers to sources whose clean targets are known."""
+"""Trains the filters of clean-up on speech that is mixed anew for each crop."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from uniaudio_engine import Engine
-from uniaudio_engine.audio.level import gain_to
 from uniaudio_engine.storage.config import PostFilterConfig
 
 from ..checkpoints import write_postfilter_config
@@ -26,8 +25,7 @@ from ..precision import Arithmetic, choose
 from ..schedules import trapezoid
 from ..semantic.augment import VoiceWarp
 from ..settings import RunSettings, require
-from .answers import Clip, read_answers
-from .mixtures import LEVEL_DB, Mixtures, NoisySpeech, TwoVoices
+from .mixtures import Mixtures, NoisySpeech, TwoVoices
 from .voices import learn_voices
 from .weights import started
 
@@ -38,29 +36,26 @@ _UNCHANGED = 0.25  # share of voices whose formants stay
 
 @dataclass(frozen=True)
 class PostFilterSettings(RunSettings):
-    """``init``: a run or model folder whose filter to start from. ``data``: folders of answers.
-    ``unanswered``: share of their crops without the answer, and ``crossed``: with the answer to
-    another source, so that the filter doesn't trust it blindly. ``mixed``: share of all crops that
-    are mixed anew, of the recordings of ``speech`` and the sounds of ``noises`` at ``snr`` dB (lowest
-    and highest); they have no answer. ``softened``: how many times worse a sound that was taken
+    """``init``: a run or model folder whose filter to start from. ``speech``: corpora of clean speech;
+    ``noises``: corpora of sounds that are mixed over it at ``snr`` dB (lowest and highest). ``rooms``:
+    share of crops in a simulated room. ``softened``: how many times worse a sound that was taken
     away is than one that was left.
 
-    A filter that hears a voice (``postfilter`` with ``voice`` above 0) learns only from mixtures of
-    two speakers, without answers. ``model``: the folder whose codec the voices go through (the
-    bundled one). ``voice_seconds``: lengths of the voices, shortest and longest. ``voice_steps``:
-    steps in which it learns to tell voices apart, before all others. ``formants``: the largest
-    natural logarithm of a factor of formants, of both speakers. ``alone``, ``absent`` and ``noisy``:
-    shares of mixtures without a second speaker, with the second one alone, and with noise.
-    ``snr_weight``: of the signal-to-noise ratio in dB of each crop, which learns to separate sooner.
+    A filter that hears a voice (``postfilter`` with ``voice`` above 0) learns from two speakers at
+    once. ``model``: the folder whose codec the voices go through (the bundled one).
+    ``voice_seconds``: lengths of the voices, shortest and longest. ``voice_steps``: steps in which it
+    learns to tell voices apart, before all others. ``formants``: the largest natural logarithm of a
+    factor of formants, of both speakers. ``alone``, ``absent`` and ``noisy``: shares of mixtures
+    without a second speaker, with the second one alone, and with noise. ``snr_weight``: of the
+    signal-to-noise ratio in dB of each crop, which learns to separate sooner.
     """
 
     postfilter: PostFilterConfig = field(default_factory=PostFilterConfig)
-    data: tuple[str, ...] = ("data/answers",)
     init: str = ""
-    speech: tuple[str, ...] = ()
+    speech: tuple[str, ...] = ("data/aligned",)
     noises: tuple[str, ...] = ()
-    mixed: float = 0.0
     snr: tuple[float, float] = (-5.0, 20.0)
+    rooms: float = 0.3
     steps: int = 4000
     batch: int = 16
     seconds: float = 2.0
@@ -71,8 +66,6 @@ class PostFilterSettings(RunSettings):
     weight_decay: float = 0.05
     softened: float = 2.0
     complex_weight: float = 0.3
-    unanswered: float = 0.1
-    crossed: float = 0.05
     model: str = ""
     voice_seconds: tuple[float, float] = (1.5, 3.0)
     voice_steps: int = 0
@@ -87,17 +80,13 @@ class PostFilterSettings(RunSettings):
         self.postfilter.check()
         require(self.batch >= 1, "batch", "1 or more", self.batch)
         require(self.seconds > 0, "seconds", "above 0", self.seconds)
-        require(not self.mixed or bool(self.speech), "speech", "corpora for mixed", self.speech)
+        require(bool(self.speech), "speech", "corpora", self.speech)
         require(self.snr[0] <= self.snr[1], "snr", "lowest and highest", self.snr)
         shortest, longest = self.voice_seconds
         require(0 < shortest <= longest, "voice_seconds", "above 0", self.voice_seconds)
-        if self.postfilter.voice:
-            require(not self.postfilter.answer, "postfilter.answer", "false with a voice", True)
-            require(self.mixed == 1, "mixed", "1 with a voice", self.mixed)
-        else:
+        if not self.postfilter.voice:
             require(not self.voice_steps, "voice_steps", "0 without a voice", self.voice_steps)
-        require(self.mixed == 1 or bool(self.data), "data", "folders of answers", self.data)
-        for name in ("unanswered", "crossed", "mixed", "alone", "absent", "noisy"):
+        for name in ("rooms", "alone", "absent", "noisy"):
             require(0 <= getattr(self, name) <= 1, name, "0 to 1", getattr(self, name))
 
 
@@ -108,14 +97,13 @@ class Batch:
     """
 
     source: Tensor
-    answer: Tensor
     target: Tensor
     voice: Tensor | None = None
     formants: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         moved = (None if x is None else x.to(device) for x in (self.voice, self.formants))
-        return Batch(self.source.to(device), self.answer.to(device), self.target.to(device), *moved)
+        return Batch(self.source.to(device), self.target.to(device), *moved)
 
 
 def _split(folders: Sequence[str], task: str, split: str) -> list[Examples]:
@@ -173,7 +161,7 @@ def snr_loss(gains: Tensor, pair: Pair) -> Tensor:
 
 
 class PostFilterTrainer(Trainer[Batch]):
-    """The filter sees crops of sources, answers and targets."""
+    """The filter hears crops that no other step has."""
 
     def __init__(self, s: PostFilterSettings, arithmetic: Arithmetic) -> None:
         self.settings, self.arithmetic = s, arithmetic
@@ -182,35 +170,22 @@ class PostFilterTrainer(Trainer[Batch]):
             self.model.load_state_dict(self.model.state_dict() | started(s.init, s.postfilter))
         self.model.to(arithmetic.device).train()
         self.warp = VoiceWarp(s.postfilter.bins).to(arithmetic.device)
-        self.mixtures = self._mixtures("train") if s.mixed else None
+        self.mixtures = self._mixtures("train")
         self.unheard: Mixtures | None = None
-        if s.mixed and s.postfilter.voice:
-            with suppress(CorpusError):  # of fewer than two voices
-                self.unheard = self._mixtures("valid")
-        folders = () if s.postfilter.voice else s.data
-        self.clips, self.valid = (
-            [c for folder in folders for c in read_answers(folder, split)]
-            for split in ("train", "valid")
-        )
-        self.gains = [self._gain(c) for c in self.clips]
-        tasks = sorted({c.task for c in self.clips})
-        self.by_task = {t: [i for i, c in enumerate(self.clips) if c.task == t] for t in tasks}
+        with suppress(CorpusError):  # no such split, or of fewer than two voices
+            self.unheard = self._mixtures("valid")
         self.optimizers = block_optimizers(self.model, s, arithmetic.dtype)
 
     def _mixtures(self, split: str) -> Mixtures:
         s = self.settings
         speech, sounds = _split(s.speech, "tts", split), _split(s.noises, "t2s", "train")
         if not s.postfilter.voice:
-            return NoisySpeech(speech, sounds, s.snr)
+            return NoisySpeech(speech, sounds, s.snr, s.rooms)
         return TwoVoices(speech, sounds, s.snr, self.engine, s.alone, s.absent, s.noisy)
 
     @cached_property
     def engine(self) -> Engine:
         return Engine.from_pretrained(self.settings.model or None, threads=1)
-
-    @staticmethod
-    def _gain(clip: Clip) -> float:
-        return gain_to(clip.rows[0] / np.float32(32767), SAMPLE_RATE, clip.level)
 
     def parts(self) -> dict[str, Stateful]:
         each = {f"optimizer{i}": o for i, (o, _) in enumerate(self.optimizers)}
@@ -233,50 +208,30 @@ class PostFilterTrainer(Trainer[Batch]):
             )
             print(f"{share:.2f} of the voices found")
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
-        hours = sum(c.rows.shape[1] for c in self.clips) / SAMPLE_RATE / 3600
-        print(f"{millions:.2f} M parameters, {hours:.1f} h, {self.arithmetic.device}")
+        print(f"{millions:.2f} M parameters, {self.arithmetic.device}")
 
     def batch(self, rng: np.random.Generator) -> Batch:
         s = self.settings
         n = round(s.seconds * SAMPLE_RATE)
-        rows = np.zeros((s.batch, 3, n), np.float32)
         m = round(rng.uniform(*s.voice_seconds) * SAMPLE_RATE) if s.postfilter.voice else 0
-        voices = np.zeros((s.batch, m), np.float32)
-        tasks = list(self.by_task.values())
-        for row, voice in zip(rows, voices, strict=True):
-            if self.mixtures is not None and rng.random() < s.mixed:
-                mixture = self.mixtures.draw(rng, n, m)
-                row[0], row[2], voice[:] = mixture.source, mixture.target, mixture.voice
-                continue
-            mine = tasks[int(rng.integers(len(tasks)))]
-            i = mine[int(rng.integers(len(mine)))]
-            clip, chance = self.clips[i].rows, rng.random()
-            at = int(rng.integers(max(1, clip.shape[1] - n + 1)))
-            cut = clip[:, at : at + n]
-            gain = self.gains[i] * 10 ** (rng.uniform(-LEVEL_DB, LEVEL_DB) / 20)
-            row[:, : cut.shape[1]] = cut * np.float32(gain / 32767)
-            if chance < s.unanswered:
-                row[1] = 0
-            elif chance < s.unanswered + s.crossed:
-                other = self.clips[int(rng.integers(len(self.clips)))].rows[1, :n]
-                row[1] = 0
-                row[1, : len(other)] = other * np.float32(gain / 32767)
-        source, answer, target = (torch.from_numpy(rows[:, i].copy()) for i in range(3))
+        drawn = [self.mixtures.draw(rng, n, m) for _ in range(s.batch)]
+        source, target, voice = (
+            torch.from_numpy(np.stack([getattr(d, name) for d in drawn]))
+            for name in ("source", "target", "voice")
+        )
         if not m:
-            return Batch(source, answer, target)
+            return Batch(source, target)
         if not s.formants:
-            return Batch(source, answer, target, torch.from_numpy(voices))
+            return Batch(source, target, voice)
         factors = np.exp(rng.uniform(-s.formants, s.formants, (s.batch, 2)))
         factors[rng.random(s.batch) < _UNCHANGED] = 1.0
-        formants = torch.from_numpy(factors.astype(np.float32))
-        return Batch(source, answer, target, torch.from_numpy(voices), formants)
+        return Batch(source, target, voice, torch.from_numpy(factors.astype(np.float32)))
 
     def rate(self, step: int, done: float) -> float:
         return trapezoid(step, done, self.settings.warmup, self.settings.decay_share)
 
     def _loss(self, batch: Batch) -> Tensor:
         source, target = map(self.model.spectrum, (batch.source, batch.target))
-        answer = self.model.spectrum(batch.answer)
         voice = None if batch.voice is None else self.model.spectrum(batch.voice)
         if batch.formants is not None and voice is not None:
             mine, others = batch.formants.unbind(1)
@@ -287,7 +242,7 @@ class PostFilterTrainer(Trainer[Batch]):
             vector = None
             if voice is not None:
                 vector = self.model.vector(voice)
-            gains = self.model.gains(source, answer, vector)
+            gains = self.model.gains(source, vector)
         s = self.settings
         pair = Pair.of(source, target)
         loss = loss_of(gains, pair, s.softened, s.complex_weight)
@@ -299,34 +254,23 @@ class PostFilterTrainer(Trainer[Batch]):
         loss = self._loss(batch.to(self.arithmetic.device))
         return loss, {"train/loss": loss}
 
-    def _validation(self) -> Iterator[tuple[str, Batch]]:
-        if self.unheard is not None:
-            rng = np.random.default_rng(1)
-            for _ in range(_UNHEARD):
-                mixture = self.unheard.draw(rng, 4 * SAMPLE_RATE, 3 * SAMPLE_RATE)
-                source, target = torch.from_numpy(np.stack([mixture.source, mixture.target]))
-                voice = torch.from_numpy(mixture.voice)[None]
-                yield "two voices", Batch(source[None], 0 * source[None], target[None], voice)
-        for clip in self.valid:
-            gain = self._gain(clip)
-            rows = torch.from_numpy(clip.rows * np.float32(gain / 32767))[:, None]
-            source, answer, target = rows
-            for name, said in ((clip.task, answer), (f"{clip.task}-alone", 0 * answer)):
-                yield name, Batch(source, said, target)
-
     @torch.no_grad()
     def validate(self, run: Run) -> Validation:
-        """The loss of whole clips by task, with their answers and without; and of two unheard voices
-        that are mixed anew.
-        """
+        """The loss of unheard speech, the same at each validation."""
+        if self.unheard is None:
+            return Validation({}, "")
         self.model.eval()
-        found: dict[str, list[float]] = {}
-        for name, batch in self._validation():
-            found.setdefault(name, []).append(float(self._loss(batch.to(self.arithmetic.device))))
+        rng, heard, losses = np.random.default_rng(1), 3 * SAMPLE_RATE, []
+        for _ in range(_UNHEARD):
+            drawn = self.unheard.draw(rng, 4 * SAMPLE_RATE, heard)
+            source, target, voice = (
+                torch.from_numpy(x)[None] for x in (drawn.source, drawn.target, drawn.voice)
+            )
+            one = Batch(source, target, voice if self.settings.postfilter.voice else None)
+            losses.append(float(self._loss(one.to(self.arithmetic.device))))
         self.model.train()
-        means = {name: float(np.mean(v)) for name, v in sorted(found.items())}
-        text = "valid " + " ".join(f"{k} {v:.5f}" for k, v in means.items())
-        return Validation({f"valid/{k}": v for k, v in means.items()}, text)
+        mean = float(np.mean(losses))
+        return Validation({"valid/loss": mean}, f"valid {mean:.5f}")
 
 
 def train(settings: PostFilterSettings, out: str | Path, device: str = "auto") -> None:

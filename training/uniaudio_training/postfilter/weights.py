@@ -12,7 +12,6 @@ from uniaudio_engine.storage.config import PostFilterConfig
 from uniaudio_engine.storage.folder_writing import add_postfilter
 
 from ..checkpoints import load_postfilter
-from ..models.postfilter import PostFilter
 from ..settings import require
 
 
@@ -20,8 +19,7 @@ def started(init: str | Path, like: PostFilterConfig) -> dict[str, Tensor]:
     """The weights of the run or model folder ``init`` in the shape of ``like``.
 
     Longer kernels begin with zeros for what lies further back. Without those of a voice, where ``init``
-    hears none. A filter without the answer begins as ``init`` was with a silent one.
-    Raises ConfigError where ``init`` has another shape.
+    hears none. Raises ConfigError where ``init`` has another shape.
     """
     has_own = (Path(init) / f"{like.name}.safetensors").exists()
     config, weights = load_postfilter(init, like.name if has_own else "postfilter")
@@ -29,14 +27,6 @@ def started(init: str | Path, like: PostFilterConfig) -> dict[str, Tensor]:
     fits = replace(config, kernel_size=like.kernel_size)
     if not config.voice:
         fits = replace(fits, voice=like.voice, voice_blocks=like.voice_blocks)
-    if config.answer and not like.answer:
-        fits = replace(fits, answer=False)
-        heard, answer = weights["net.input.weight"].split(config.bins, 1)
-        silence = answer.sum(1) * PostFilter(like).silence
-        weights |= {
-            "net.input.weight": heard,
-            "net.input.bias": weights["net.input.bias"] + silence,
-        }
     require(
         more >= 0 and fits == like,
         "init",
