@@ -108,23 +108,17 @@ voices=(procedural)
 step model uniaudio-train bundle --base runs/tokenizers --lm runs/lm --lm-share 0.6 --voices "${voices[@]}" \
   --level -24 --out runs/voices
 
-mixed=(mixed=0) noises=(data/made)
-[[ ! -d data/aligned ]] || mixed=(mixed=0.5 "speech=[data/aligned]")
+# The filters hear speech that is mixed anew; without recordings, that of the synthesizers.
+noises=(data/made) spoken=(data/made)
 [[ ! -d data/real-other ]] || noises+=(data/real-other)
-answered=(data/made)
-[[ ! -d data/derived ]] || answered=(data/derived data/made)
-step answers uniaudio-train answers --model runs/voices --corpus "${answered[@]}" \
-  --hours "$(hours se=0.8 sd=0.4)" --threads 2 --out data/answers
-step postfilter uniaudio-train postfilter --config "$root/training/configs/postfilter.yaml" \
-  --set init="$base" data=[data/answers] "${mixed[@]}" "noises=[$(joined "${noises[@]}")]" \
-  "steps=$(scaled 4000)" --out runs/postfilter
-step filtered uniaudio-train bundle --postfilter runs/postfilter --out runs/voices
-
-# Two speakers at once; without recordings, those of the synthesizers.
-spoken=(data/made)
-for corpus in aligned real-other kokoro; do
+for corpus in aligned kokoro; do
   [[ ! -d data/$corpus ]] || spoken+=("data/$corpus")
 done
+step postfilter uniaudio-train postfilter --config "$root/training/configs/postfilter.yaml" \
+  --set init="$base" lr=1.2e-3 matrix_lr=1.2e-2 "speech=[$(joined "${spoken[@]}")]" \
+  "noises=[$(joined "${noises[@]}")]" "steps=$(scaled 4000)" --out runs/postfilter
+step filtered uniaudio-train bundle --postfilter runs/postfilter --out runs/voices
+[[ ! -d data/real-other ]] || spoken+=(data/real-other)
 step voice-filter uniaudio-train postfilter --config "$root/training/configs/postfilter-voice.yaml" \
   --set init="$base" voice_steps=0 lr=1.3e-3 matrix_lr=1.3e-2 "speech=[$(joined "${spoken[@]}")]" \
   "noises=[$(joined "${noises[@]}")]" "steps=$(scaled 4000)" --out runs/voice-filter

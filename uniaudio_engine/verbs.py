@@ -28,7 +28,7 @@ class Verbs:
     def enhance(self, source: Any, **inputs: Any) -> Audio:
         """Speech without its noise, as long as ``source``.
 
-        It is the recording, filtered by what the model made of it; ``postfilter=0`` returns that.
+        It is the recording, filtered; ``postfilter=0`` returns what the language model makes of it.
         ``attenuation_limit``: the most, in dB, by which a part of the spectrum is turned down (20).
         It leaves a little of the noise, and more of the words in it; 100 is no limit.
         """

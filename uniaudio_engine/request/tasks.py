@@ -116,8 +116,8 @@ class Task:
     something to follow (:attr:`guided_by`); any value but 1 costs a second pass. ``finish``:
     ``length`` returns exactly as many samples as the source; ``span`` puts the result into the
     source's span and leaves every other sample as it was. ``postfilter``: what comes back is by
-    default the source, filtered by what the model made of it, where the model has such a filter;
-    tasks that keep one voice have a filter of their own (:attr:`filter`).
+    default the source, filtered, where the model has such a filter; tasks that keep one voice have a
+    filter of their own (:attr:`filter`).
     ``verb``: the task's name on the command line and in Python.
     """
 
