@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from uniaudio_training.models.postfilter import PostFilter as Reference
 from uniaudio_engine import Engine, InputError
 from uniaudio_engine._C import PostFilter
 from uniaudio_engine.audio.level import gain_to
-from uniaudio_engine.request.memory import run_bytes
+from uniaudio_engine.request.memory import filter_bytes, run_bytes
 from uniaudio_engine.request.plan import make_plan
 from uniaudio_engine.storage.codec_int8 import to_int8
 from uniaudio_engine.storage.config import ConfigError, ModelConfig, PostFilterConfig, to_dict
@@ -361,7 +362,7 @@ def test_a_filter_takes_no_session(engine: Engine) -> None:
         run_bytes(engine.model, make_plan(engine.model, "se", {"source": source, **own}))
         for own in ({}, {"postfilter": 0})
     )
-    assert 0 < few < many
+    assert few == filter_bytes(POSTFILTER) + (1 << 19) != many
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
@@ -437,3 +438,21 @@ def test_own_tasks_may_ask_for_it() -> None:
     with pytest.raises(InputError, match="postfilter: expected finish length and an aligned sound"):
         wrong.check()
     dataclasses.replace(TASKS["se"], name="mine").check()
+
+
+def test_a_filter_takes_no_more_than_it_says() -> None:
+    """Resident memory of streams that have heard a large chunk."""
+    c = PostFilterConfig(window=1024, hop=512, width=128, hidden=512)
+    f, x = core(c, random_weights(postfilter_shapes(c))), noise(1 << 17)
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    streams = [f.stream() for _ in range(24)]
+    for stream in streams[:4]:  # what is allocated once
+        stream.push(x)
+    before = resident()
+    for stream in streams[4:]:
+        stream.push(x)
+    each = (resident() - before) / 20
+    assert 0.3 * filter_bytes(c) < each < filter_bytes(c) + (1 << 19)

@@ -33,7 +33,7 @@ class Decoding:
     def __init__(self, model: Model, plan: Plan) -> None:
         self.model, self.plan = model, plan
         self.finish = plan.task.finish if plan.source is not None else ""
-        self._decoder = model.codec.decoder_stream()
+        self._decoder = model.codec.decoder_stream() if plan.answered else None
         channels = model.config.codec.channels
         self._nothing = np.zeros((0,) if channels == 1 else (channels, 0), np.float32)
         self._left = len(self._source) if self.finish == "length" else None
@@ -84,6 +84,7 @@ class Decoding:
         if self.finish == "span":
             self._edit.append(codes)
             return self._nothing
+        assert self._decoder is not None
         return self._fitted(self._decoder.push(np.ascontiguousarray(codes.T)))
 
     def filter(self, frames: int) -> Samples:
@@ -99,6 +100,7 @@ class Decoding:
             return self._pasted()
         if self._filter is not None:
             return self._levelled(self._filter.flush())
+        assert self._decoder is not None
         rest = self._fitted(self._decoder.flush())
         spoken = self.plan.task.length == "durations" and not self.finish
         return _ending_quietly(rest, self.model.sample_rate) if spoken else rest

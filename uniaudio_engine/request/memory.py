@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import InputError, shown
 from ..model import CACHED_PREFIXES, Model
-from ..storage.config import CodecConfig
+from ..storage.config import CodecConfig, PostFilterConfig
 from ..storage.quantize import weight_format
 from ..storage.weight_shapes import Shapes, codec_shapes, lm_shapes, matrix_part, quantized_shapes
 from .plan import Plan
@@ -25,6 +25,8 @@ MAX_SESSIONS = 1_000_000
 _OVERHEAD = 1 << 19
 # Frames that the compiled codec decodes at once, however large the chunk.
 DECODED_TOGETHER = 32
+# Frames that a filter hears at once (csrc/postfilter.cc).
+_FILTERED_TOGETHER = 128
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def run_bytes(model: Model, plan: Plan) -> int:
     language model does not answer, none.
     """
     if not plan.answered:
-        return decoder_bytes(model.config.codec) + _OVERHEAD
+        return filter_bytes(model.config.filters[plan.task.filter]) + _OVERHEAD
     return session_bytes(model, model.capacity, plan.options.get("guidance", 1.0) != 1.0)
 
 
@@ -97,6 +99,15 @@ def session_bytes(model: Model, frames: int, guided: bool) -> int:
     """Bytes of a session of ``frames`` frames, with its decoder."""
     decoder = decoder_bytes(model.config.codec)
     return (2 if guided else 1) * held_bytes(model, frames) + decoder + _OVERHEAD
+
+
+def filter_bytes(c: PostFilterConfig) -> int:
+    """Bytes of a stream of a filter: its state, and its working memory once it has heard a large
+    chunk.
+    """
+    row = c.hop + 2 * c.window + 7 * c.bins + c.hidden + 4 * c.width
+    held = c.blocks * (c.kernel_size - 1) * c.width + 4 * c.window + 2 * c.lookahead * c.bins
+    return 4 * (_FILTERED_TOGETHER * row + held)
 
 
 def decoder_bytes(config: CodecConfig) -> int:
