@@ -97,8 +97,10 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
 def test_the_engine_lays_out_what_the_trainer_trains(
     task: str, engine: Engine, sessions: list[fake_core.LMSession]
 ) -> None:
-    unguided = {o.name: 1 for o in TASKS[task].options if o.name == "guidance"}  # one sequence
-    engine.generate(task, seed=3, **REQUESTS[task], **unguided)
+    # One sequence, and no filter that makes the result alone.
+    values = {"guidance": 1, "postfilter": 0}
+    own = {o.name: values[o.name] for o in TASKS[task].options if o.name in values}
+    engine.generate(task, seed=3, **REQUESTS[task], **own)
     (session,) = sessions
     item, prompt = trained(engine, task, session.log)
     expected = item.sequence(engine.layout, prompt).complete(item.codes)
