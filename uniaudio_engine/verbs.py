@@ -42,7 +42,8 @@ class Verbs:
         """Only the speaker of ``prompt``, out of the mixture ``source``, as long as that.
 
         It is the recording, filtered by a network that hears the speaker's voice. ``postfilter=0``
-        returns what the language model makes of both. ``attenuation_limit`` as in :meth:`enhance`.
+        returns what the language model makes of both. ``attenuation_limit``: as in
+        :meth:`enhance`, but there is none by default (100).
         """
         return self.generate("tse", source=source, prompt=prompt, **inputs)
 

@@ -150,9 +150,10 @@ TEST(hostile_input_changes_nothing) {
 }
 
 TEST(configurations_and_weights_that_do_not_fit) {
-  for (const char* json : {R"({"window": 63})", R"({"hop": 400})", R"({"hop": 0})",
-                           R"({"blocks": 0})", R"({"log_floor": 0})", R"({"kernel": 3})",
-                           R"({"voice": -1})", R"({"voice_blocks": 0})", R"({"answer": true})", "[]", "{"})
+  for (const char* json :
+       {R"({"window": 63})", R"({"hop": 400})", R"({"hop": 0})", R"({"blocks": 0})",
+        R"({"log_floor": 0})", R"({"kernel": 3})", R"({"voice": -1})", R"({"voice_blocks": 0})",
+        R"({"answer": true})", "[]", "{"})
     CHECK_THROWS(std::invalid_argument, parse_postfilter_config(json), "");
   const Net net(kConfigs[0]);
   PostFilterConfig other = net.config;

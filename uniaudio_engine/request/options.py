@@ -68,25 +68,6 @@ SEED = Option(
 _SECONDS = Option(
     "seconds", "float", None, 0.02, 3600.0, "exact length, instead of letting the model decide"
 )
-POSTFILTER_OPTIONS = (
-    Option(
-        "postfilter",
-        "int",
-        1,
-        0,
-        1,
-        "1 filters the source, which keeps its words; 0 returns what the language model makes of it",
-    ),
-    Option(
-        "attenuation_limit",
-        "float",
-        20.0,
-        0.0,
-        100.0,
-        "the most, in dB, by which the post-filter turns a part of the spectrum down; 100 takes more "
-        "of the noise, and more of the words in it",
-    ),
-)
 # What a caller may set, by the task's length rule.
 LENGTH_OPTIONS: dict[str, tuple[Option, ...]] = {
     "durations": (
@@ -153,6 +134,29 @@ def guidance_option(default: float) -> Option:
         0.0,
         20.0,
         "scale of classifier-free guidance by the caption, text, score or source; 1 is off",
+    )
+
+
+def postfilter_options(attenuation_limit: float) -> tuple[Option, ...]:
+    return (
+        Option(
+            "postfilter",
+            "int",
+            1,
+            0,
+            1,
+            "1 filters the source, which keeps its words; 0 returns what the language model makes "
+            "of it",
+        ),
+        Option(
+            "attenuation_limit",
+            "float",
+            attenuation_limit,
+            0.0,
+            100.0,
+            "the most, in dB, by which the filter turns a part of the spectrum down; less leaves "
+            "some of what was to be taken away, and more of the words in it; 100 is no limit",
+        ),
     )
 
 

@@ -78,6 +78,7 @@ TASKS: dict[str, Task] = {
             0.95,
             finish="length",
             postfilter=True,
+            attenuation_limit=100.0,
             verb="extract",
         ),
         Task(

@@ -17,10 +17,10 @@ from typing import Any, Literal
 from ..errors import InputError, first_few, shown
 from .options import (
     LENGTH_OPTIONS,
-    POSTFILTER_OPTIONS,
     Number,
     Option,
     guidance_option,
+    postfilter_options,
     sampling_options,
 )
 
@@ -117,7 +117,8 @@ class Task:
     ``length`` returns exactly as many samples as the source; ``span`` puts the result into the
     source's span and leaves every other sample as it was. ``postfilter``: what comes back is by
     default the source, filtered, where the model has such a filter; tasks that keep one voice have a
-    filter of their own (:attr:`filter`).
+    filter of their own (:attr:`filter`). ``attenuation_limit``: the default, in dB, of the option
+    of such tasks.
     ``verb``: the task's name on the command line and in Python.
     """
 
@@ -133,6 +134,7 @@ class Task:
     token: str = ""
     finish: Literal["", "length", "span"] = ""
     postfilter: bool = False
+    attenuation_limit: float = 20.0
     verb: str = ""
     guidance: float = 1.0
     repetition_window: int = 0
@@ -154,7 +156,7 @@ class Task:
                 self.repetition_penalty,
             )
             + ((guidance_option(self.guidance),) if self.guided_by else ())
-            + (POSTFILTER_OPTIONS if self.postfilter else ())
+            + (postfilter_options(self.attenuation_limit) if self.postfilter else ())
             + LENGTH_OPTIONS[self.length]
         )
 
