@@ -26,8 +26,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _new and not hasattr(
-        session.config, "workerinput"
-    ):  # a worker's reports reach the first process
+    # A worker's reports reach the first process.
+    if _new and not hasattr(session.config, "workerinput"):
         with _FILE.open("a") as file:
             file.writelines(f"{nodeid}\n" for nodeid in _new)

@@ -31,7 +31,8 @@ def settings_class(name):
 
 @pytest.mark.parametrize("name", BY_CONFIG)
 def test_the_configs_that_come_along_are_read(name):
-    read_settings(settings_class(BY_CONFIG[name]), CONFIGS / name)
+    kind = settings_class(BY_CONFIG[name])
+    assert isinstance(read_settings(kind, CONFIGS / name), kind)
 
 
 @pytest.mark.parametrize("name", [*train.COMMANDS, *train.TRAINERS])

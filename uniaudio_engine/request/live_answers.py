@@ -1,4 +1,4 @@
-"""What the language model answers to a sound that is still being made, frame by frame."""
+"""Answers to a sound that is still being made, frame by frame: the language model's, or a filter's."""
 
 from __future__ import annotations
 

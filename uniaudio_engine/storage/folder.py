@@ -247,11 +247,14 @@ def _load_filter(file: Path, config: PostFilterConfig) -> Tensors:
     what it was with a silent one.
     """
     shapes, first = postfilter_shapes(config), "net.input.weight"
-    older = shapes | {first: (config.width, 2 * config.bins)}
     try:
-        tensors = from_int8(load_weights(file, older, quantized=in_codec))
-    except InputError:
         return from_int8(load_weights(file, shapes, quantized=in_codec))
+    except InputError as problem:
+        older = shapes | {first: (config.width, 2 * config.bins)}
+        try:
+            tensors = from_int8(load_weights(file, older, quantized=in_codec))
+        except InputError:
+            raise problem from None
     tensors = {
         name: from_bfloat16(x) if x.dtype == np.uint16 else np.asarray(x, np.float32)
         for name, x in tensors.items()
